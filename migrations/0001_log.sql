@@ -1,0 +1,79 @@
+-- The log's catalogue. A segment's own table, kafka.segment_<segment_id>, is made when its first batch is
+-- about to be written (src/storage/segments.ts) and holds rows of
+--   partition_id, base_offset, last_offset, global_offset, max_timestamp, appended_at, records
+-- A row is a run of consecutive record batches of one partition that were committed together, as the
+-- producer's own bytes (record batch format v2, KIP-98).
+
+CREATE TABLE kafka.topics (
+  topic_id        int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  topic_uuid      uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(),
+  name            text NOT NULL UNIQUE,
+  partition_count int NOT NULL CHECK (partition_count > 0),
+  config          jsonb NOT NULL DEFAULT '{}',  -- overrides only, names and values as Kafka writes them
+  created_at      timestamptz NOT NULL DEFAULT now()
+);
+
+-- What must survive when every segment of a partition has been dropped.
+CREATE TABLE kafka.partitions (
+  topic_id          int NOT NULL REFERENCES kafka.topics ON DELETE CASCADE,
+  partition_id      int NOT NULL,
+  log_start_offset  bigint NOT NULL DEFAULT 0,
+  next_offset_floor bigint NOT NULL DEFAULT 0,  -- the log's end is at least this
+  PRIMARY KEY (topic_id, partition_id)
+);
+
+-- One row for each leader epoch in which a partition was written, with the first offset written in it (KIP-101).
+CREATE TABLE kafka.leader_epochs (
+  topic_id     int NOT NULL REFERENCES kafka.topics ON DELETE CASCADE,
+  partition_id int NOT NULL,
+  leader_epoch int NOT NULL,
+  start_offset bigint NOT NULL,
+  PRIMARY KEY (topic_id, partition_id, leader_epoch)
+);
+
+-- A segment holds all of a topic's batches of one interval. topic_id has no foreign key: when a topic is
+-- deleted its segments stay listed, state 'dropping', until their tables are gone.
+CREATE TABLE kafka.segments (
+  segment_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  topic_id   int NOT NULL,
+  state      text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'sealed', 'dropping')),
+  opened_at  timestamptz NOT NULL DEFAULT now(),
+  closes_at  timestamptz NOT NULL
+);
+CREATE INDEX segments_topic ON kafka.segments (topic_id, segment_id);
+
+-- What a sealed segment holds of each partition; written once, when it is sealed.
+CREATE TABLE kafka.segment_partitions (
+  segment_id    int NOT NULL REFERENCES kafka.segments ON DELETE CASCADE,
+  partition_id  int NOT NULL,
+  base_offset   bigint NOT NULL,
+  next_offset   bigint NOT NULL,
+  max_timestamp bigint NOT NULL,
+  bytes         bigint NOT NULL,
+  PRIMARY KEY (segment_id, partition_id)
+);
+
+-- Brokers: epoch is the fencing token and the leader epoch of what the broker leads.
+CREATE SEQUENCE kafka.broker_epochs AS int;
+CREATE TABLE kafka.brokers (
+  broker_id          int PRIMARY KEY,
+  epoch              int NOT NULL,
+  advertised         text NOT NULL,
+  global_offset_next bigint NOT NULL DEFAULT 0,  -- floor; the rest is read back from the segments
+  started_at         timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE kafka.cluster (
+  cluster_id text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Idempotent producers (KIP-98). Sequences are read back from the batches after the newest snapshot.
+CREATE SEQUENCE kafka.producer_ids AS bigint MINVALUE 0 START 0;
+CREATE TABLE kafka.producer_snapshots (
+  topic_id     int NOT NULL REFERENCES kafka.topics ON DELETE CASCADE,
+  partition_id int NOT NULL,
+  next_offset  bigint NOT NULL,
+  producers    jsonb NOT NULL,
+  PRIMARY KEY (topic_id, partition_id)
+);

@@ -1,0 +1,30 @@
+// What a handler sees: the broker it belongs to and the request's own circumstances.
+import type { Logger } from 'pino';
+import type { Settings } from '../runtime/config.ts';
+import type { Log } from '../storage/log.ts';
+import type { Offsets } from '../storage/offsets.ts';
+import type { Topics } from '../storage/topics.ts';
+import type { GroupCoordinator } from './groups/coordinator.ts';
+
+export interface BrokerContext {
+  readonly settings: Settings;
+  readonly nodeId: number;
+  readonly clusterId: string;
+  /** Fencing token of this broker and leader epoch of every partition it leads. */
+  readonly brokerEpoch: number;
+  readonly advertised: { readonly host: string; readonly port: number };
+  readonly topics: Topics;
+  readonly log: Log;
+  readonly offsets: Offsets;
+  readonly groups: GroupCoordinator;
+  readonly logger: Logger;
+}
+
+export interface RequestContext {
+  readonly broker: BrokerContext;
+  readonly apiVersion: number;
+  readonly clientId: string | null;
+  readonly clientHost: string;
+  /** Aborted when the connection closes, so that long polls end with it. */
+  readonly signal: AbortSignal;
+}

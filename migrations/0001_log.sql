@@ -77,3 +77,14 @@ CREATE TABLE kafka.producer_snapshots (
   producers    jsonb NOT NULL,
   PRIMARY KEY (topic_id, partition_id)
 );
+
+-- Every transaction that appends calls this first. A broker that takes over holds the exclusive form of the
+-- lock while it writes the new epoch (src/storage/leadership.ts), so it waits for appends in flight, and
+-- every later append of the old epoch fails here. PL/pgSQL so that the SELECT has a snapshot taken after the lock.
+CREATE FUNCTION kafka.fence(broker int, broker_epoch int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared(5742861192);
+  IF NOT EXISTS (SELECT FROM kafka.brokers b WHERE b.broker_id = broker AND b.epoch = broker_epoch) THEN
+    RAISE EXCEPTION 'broker % has been fenced: epoch % is over', broker, broker_epoch USING ERRCODE = 'KF001';
+  END IF;
+END $$;

@@ -56,7 +56,9 @@ export async function migrate(pool: Pool): Promise<string[]> {
       const before = applied.get(name);
       if (before === checksum) continue;
       if (before !== undefined) {
-        throw new MigrationError(`migration ${name} has changed since it was applied to this database; restore the file`);
+        throw new MigrationError(
+          `migration ${name} has changed since it was applied to this database; restore the file`,
+        );
       }
       await client.query(sql);
       await client.query('INSERT INTO kafka.migrations (name, checksum) VALUES ($1, $2)', [name, checksum]);

@@ -1,0 +1,67 @@
+// The 61-byte header of a record batch, format v2 (KIP-98; Kafka's documentation, "Record Batch"). Accessors read
+// the bytes in place: the produce and fetch paths decode nothing else, and allocate nothing per batch.
+import { crc32c } from '@node-rs/crc32';
+
+/** baseOffset (8) and batchLength (4): what precedes the bytes that batchLength counts. */
+export const logOverhead = 12;
+export const headerBytes = 61;
+
+const at = {
+  baseOffset: 0,
+  batchLength: 8,
+  partitionLeaderEpoch: 12,
+  magic: 16,
+  crc: 17,
+  attributes: 21,
+  lastOffsetDelta: 23,
+  baseTimestamp: 27,
+  maxTimestamp: 35,
+  producerId: 43,
+  producerEpoch: 51,
+  baseSequence: 53,
+  recordCount: 57,
+} as const;
+
+// `start` is where the batch begins in `bytes`.
+export const baseOffset = (bytes: Buffer, start = 0): bigint => bytes.readBigInt64BE(start + at.baseOffset);
+export const lastOffset = (bytes: Buffer, start = 0): bigint =>
+  bytes.readBigInt64BE(start + at.baseOffset) + BigInt(bytes.readInt32BE(start + at.lastOffsetDelta));
+/** The whole batch, in bytes. */
+export const batchBytes = (bytes: Buffer, start = 0): number => bytes.readInt32BE(start + at.batchLength) + logOverhead;
+export const leaderEpoch = (bytes: Buffer, start = 0): number => bytes.readInt32BE(start + at.partitionLeaderEpoch);
+export const magic = (bytes: Buffer, start = 0): number => bytes.readInt8(start + at.magic);
+export const attributes = (bytes: Buffer, start = 0): number => bytes.readInt16BE(start + at.attributes);
+export const lastOffsetDelta = (bytes: Buffer, start = 0): number => bytes.readInt32BE(start + at.lastOffsetDelta);
+export const baseTimestamp = (bytes: Buffer, start = 0): bigint => bytes.readBigInt64BE(start + at.baseTimestamp);
+export const maxTimestamp = (bytes: Buffer, start = 0): bigint => bytes.readBigInt64BE(start + at.maxTimestamp);
+export const producerId = (bytes: Buffer, start = 0): bigint => bytes.readBigInt64BE(start + at.producerId);
+export const producerEpoch = (bytes: Buffer, start = 0): number => bytes.readInt16BE(start + at.producerEpoch);
+export const baseSequence = (bytes: Buffer, start = 0): number => bytes.readInt32BE(start + at.baseSequence);
+export const recordCount = (bytes: Buffer, start = 0): number => bytes.readInt32BE(start + at.recordCount);
+
+export const codec = (bytes: Buffer, start = 0): number => attributes(bytes, start) & 0x07;
+export const isLogAppendTime = (bytes: Buffer, start = 0): boolean => (attributes(bytes, start) & 0x08) !== 0;
+export const isTransactional = (bytes: Buffer, start = 0): boolean => (attributes(bytes, start) & 0x10) !== 0;
+export const isControl = (bytes: Buffer, start = 0): boolean => (attributes(bytes, start) & 0x20) !== 0;
+
+/** Neither field is under the CRC, so the producer's bytes stay valid. */
+export function assignOffset(bytes: Buffer, start: number, offset: bigint, epoch: number): void {
+  bytes.writeBigInt64BE(offset, start + at.baseOffset);
+  bytes.writeInt32BE(epoch, start + at.partitionLeaderEpoch);
+}
+
+/** Turns a batch to LogAppendTime (KIP-32): every record then has `timestamp`. The CRC covers it, so it is made anew. */
+export function stampAppendTime(bytes: Buffer, start: number, timestamp: bigint): void {
+  bytes.writeInt16BE(attributes(bytes, start) | 0x08, start + at.attributes);
+  bytes.writeBigInt64BE(timestamp, start + at.maxTimestamp);
+  writeCrc(bytes, start);
+}
+
+export const computeCrc = (bytes: Buffer, start = 0): number =>
+  crc32c(bytes.subarray(start + at.attributes, start + batchBytes(bytes, start)));
+
+export const crc = (bytes: Buffer, start = 0): number => bytes.readUInt32BE(start + at.crc);
+
+export function writeCrc(bytes: Buffer, start = 0): void {
+  bytes.writeUInt32BE(computeCrc(bytes, start), start + at.crc);
+}

@@ -1,0 +1,218 @@
+// Reads the settings once, at start: flags over environment over millrace.yaml over defaults. Whatever is not
+// understood ends the start: a typing mistake in a setting must not become its default.
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { codeOf, messageOf, OperationalError } from './errors.ts';
+import { BadValue } from './setting-types.ts';
+import { flagOf, type SettingName, type Settings, settingNames, settingOf, variableOf } from './settings.ts';
+
+export type { Address } from './setting-types.ts';
+export type { Settings } from './settings.ts';
+
+export interface Sources {
+  /** Without the program's own name. */
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+}
+
+/** A setting's text and where it was written, as a sentence names it. */
+interface Written {
+  readonly text: string;
+  readonly where: string;
+}
+type WrittenSettings = Map<SettingName, Written>;
+
+export const defaultConfigFile = 'millrace.yaml';
+const configVariable = 'MILLRACE_CONFIG';
+/** Set by the test runner, or by Kubernetes for a service that is called millrace; no settings of ours. */
+const foreignVariable = /^MILLRACE_(TEST_|SERVICE_|PORT(_|$))/;
+
+/** The defaults with some of them replaced. */
+export function settingsWith(values: Partial<Settings>): Settings {
+  const defaults = Object.fromEntries(settingNames.map(name => [name, settingOf(name).default]));
+  return Object.freeze({ ...defaults, ...values }) as Settings;
+}
+
+export async function readSettings(sources: Sources): Promise<Settings> {
+  const flags = readFlags(sources.argv);
+  const variables = readVariables(sources.env);
+  const file = await readFile(sources, flags.config);
+  const values: Record<string, unknown> = {};
+  for (const name of settingNames) {
+    const written = flags.settings.get(name) ?? variables.get(name) ?? file.get(name);
+    values[name] = written === undefined ? settingOf(name).default : parse(name, written, sources);
+  }
+  const settings = settingsWith(values as Partial<Settings>);
+  return Object.freeze({ ...settings, dataDir: resolve(sources.cwd, settings.dataDir) });
+}
+
+function readFlags(argv: readonly string[]): { settings: WrittenSettings; config: string | undefined } {
+  const settings: WrittenSettings = new Map();
+  let config: string | undefined;
+  for (let at = 0; at < argv.length; at++) {
+    const argument = argv[at]!;
+    if (!argument.startsWith('--')) {
+      throw badSetting(`unexpected argument ${quote(argument)}`, 'flags begin with --; see --help');
+    }
+    const equals = argument.indexOf('=');
+    const flag = equals < 0 ? argument : argument.slice(0, equals);
+    const name = settingNames.find(candidate => flagOf(settingOf(candidate).key) === flag);
+    if (name === undefined && flag !== '--config') {
+      const known = ['--config', ...settingNames.map(candidate => flagOf(settingOf(candidate).key))];
+      throw badSetting(`unknown flag ${flag}`, `${didYouMean(flag, known)}see --help`);
+    }
+    let text = equals < 0 ? undefined : argument.slice(equals + 1);
+    if (text === undefined) {
+      const next = argv[at + 1];
+      const isSwitch = name !== undefined && typeof settingOf(name).default === 'boolean';
+      if (isSwitch && next !== 'true' && next !== 'false') {
+        text = 'true';
+      } else if (next === undefined || next.startsWith('--')) {
+        throw badSetting(`${flag} needs a value`, 'see --help');
+      } else {
+        text = next;
+        at++;
+      }
+    }
+    if (name === undefined) config = text;
+    else settings.set(name, { text, where: flag });
+  }
+  return { settings, config };
+}
+
+function readVariables(env: Sources['env']): WrittenSettings {
+  const settings: WrittenSettings = new Map();
+  const known = new Map(settingNames.map(name => [variableOf(settingOf(name).key), name]));
+  for (const [variable, text] of Object.entries(env)) {
+    if (!variable.startsWith('MILLRACE_') || variable === configVariable || text === undefined) continue;
+    const name = known.get(variable);
+    if (name !== undefined) settings.set(name, { text, where: `environment variable ${variable}` });
+    else if (!foreignVariable.test(variable)) {
+      const hint = `${didYouMean(variable, [...known.keys(), configVariable])}unset it, or see --help`;
+      throw badSetting(`unknown environment variable ${variable}`, hint);
+    }
+  }
+  return settings;
+}
+
+async function readFile(sources: Sources, flag: string | undefined): Promise<WrittenSettings> {
+  const given = flag ?? sources.env[configVariable];
+  const path = resolve(sources.cwd, given ?? defaultConfigFile);
+  if (given === undefined && !existsSync(path)) return new Map();
+  let source: string;
+  try {
+    source = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw badSetting(
+      `cannot read ${path} (${codeOf(error) ?? messageOf(error)})`,
+      'give a file that can be read with --config',
+    );
+  }
+  const { parse: parseYaml } = await import('yaml'); // only here: it costs a start without a file 30 ms
+  let document: unknown;
+  try {
+    document = parseYaml(source) ?? {};
+  } catch (error) {
+    throw badSetting(`${path} is not YAML: ${messageOf(error).split('\n')[0]!.replace(/:$/, '')}`, 'correct it');
+  }
+  if (typeof document !== 'object' || document === null || Array.isArray(document)) {
+    throw badSetting(`${path} does not hold "key: value" lines`, 'see docs/configuration.md');
+  }
+  const settings: WrittenSettings = new Map();
+  const known = new Map(settingNames.map(name => [settingOf(name).key, name]));
+  for (const [key, value] of Object.entries(document)) {
+    const name = known.get(key);
+    if (name === undefined) {
+      throw badSetting(
+        `unknown setting ${quote(key)} in ${path}`,
+        `${didYouMean(key, [...known.keys()])}remove it or correct it`,
+      );
+    }
+    settings.set(name, { text: yamlText(key, value, path), where: `${key} in ${path}` });
+    if (settingOf(name).secret) refusePassword(settings.get(name)!.text, key, path);
+  }
+  return settings;
+}
+
+function yamlText(key: string, value: unknown, path: string): string {
+  if (Array.isArray(value)) return value.map(item => yamlText(key, item, path)).join(',');
+  if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return String(value);
+  const hint = 'write a plain value; keys are flat, with dots in their names';
+  throw badSetting(`${key} in ${path} has ${value === null ? 'no value' : 'a nested value'}`, hint);
+}
+
+/** Settings files are committed, copied and mailed; passwords must not be in them. */
+function refusePassword(text: string, key: string, path: string): void {
+  if (/^(env|file):/.test(text)) return;
+  if (/^\w+:\/\/[^/@]*:[^/@]+@/.test(text) || /[?&]password=/.test(text)) {
+    throw badSetting(`${key} in ${path} holds a password`, `write ${key}: env:NAME or ${key}: file:PATH instead`);
+  }
+}
+
+function parse(name: SettingName, written: Written, sources: Sources): unknown {
+  const { type, secret } = settingOf(name);
+  const text = secret ? dereference(written, sources) : written.text;
+  try {
+    return type.parse(text);
+  } catch (error) {
+    if (!(error instanceof BadValue)) throw error;
+    const shown = secret ? 'the value' : quote(text);
+    throw badSetting(`${written.where} is ${shown}`, `give ${error.message}`);
+  }
+}
+
+function dereference({ text, where }: Written, sources: Sources): string {
+  const [, kind, target = ''] = /^(env|file):(.*)$/s.exec(text) ?? [];
+  if (kind === 'env') {
+    const value = sources.env[target];
+    if (value !== undefined && value !== '') return value;
+    throw badSetting(`${where} refers to the environment variable ${target}, which is not set`, 'set it');
+  }
+  if (kind === 'file') {
+    const path = resolve(sources.cwd, target);
+    try {
+      return readFileSync(path, 'utf8').trim();
+    } catch (error) {
+      throw badSetting(
+        `${where} refers to ${path}, which cannot be read (${codeOf(error)})`,
+        'correct the path or its permissions',
+      );
+    }
+  }
+  return text;
+}
+
+function badSetting(message: string, hint: string): OperationalError {
+  return new OperationalError(message, { code: 'BAD_SETTING', hint });
+}
+
+const quote = (value: string): string => JSON.stringify(value.length > 100 ? `${value.slice(0, 100)}…` : value);
+
+function didYouMean(wrong: string, known: readonly string[]): string {
+  const normal = (value: string) => value.toLowerCase().replaceAll(/[-_.]/g, '');
+  let nearest = '';
+  let nearestDistance = Number.POSITIVE_INFINITY;
+  for (const candidate of known) {
+    const distance = editDistance(normal(wrong), normal(candidate));
+    if (distance < nearestDistance) {
+      nearest = candidate;
+      nearestDistance = distance;
+    }
+  }
+  return `did you mean ${nearest}? `;
+}
+
+/** Levenshtein's distance, one row at a time. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const substitution = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(substitution, row[j]! + 1, next[j - 1]! + 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}

@@ -1,0 +1,337 @@
+// The one table of settings. A key is written as it stands in millrace.yaml, `--key-with-dashes` as a flag and
+// MILLRACE_KEY_WITH_UNDERSCORES in the environment; in code it is the property's name. Where Kafka's brokers
+// have the setting, the key is Kafka's. docs/configuration.md and --help are made from this table.
+import {
+  address,
+  addresses,
+  boolean,
+  bytes,
+  bytes32,
+  count,
+  milliseconds,
+  minutes,
+  oneOf,
+  optional,
+  path,
+  type SettingType,
+  text,
+} from './setting-types.ts';
+
+export interface Setting<T> {
+  readonly key: string;
+  readonly group: string;
+  readonly type: SettingType<T>;
+  readonly default: T;
+  /** What documentation says instead of an empty default. */
+  readonly defaultText?: string;
+  readonly doc: string;
+  /** May hold a password: never printed, and in millrace.yaml only by reference (env:NAME, file:PATH). */
+  readonly secret?: boolean;
+}
+
+const MiB = 2 ** 20;
+const GiB = 2 ** 30;
+const day = 86_400_000;
+
+/** Gives each entry its own value type; the order is that of the documentation. */
+function define<T extends Record<string, unknown>>(
+  table: { [K in keyof T]: Setting<T[K]> },
+): {
+  readonly [K in keyof T]: Setting<T[K]>;
+} {
+  return table;
+}
+
+export const settingsTable = define({
+  kafka: {
+    key: 'kafka',
+    group: 'Listening',
+    type: addresses,
+    default: [{ host: '127.0.0.1', port: 9092 }],
+    doc: 'Where Kafka clients connect; several addresses are separated by commas. Port 0 takes a free one.',
+  },
+  kafkaAdvertised: {
+    key: 'kafka.advertised',
+    group: 'Listening',
+    type: optional(address),
+    default: null,
+    defaultText: 'the first Kafka listener; this machine’s name if that listens on every address',
+    doc: 'The address that clients are told to connect to. Set it behind a proxy, NAT or a container’s port mapping.',
+  },
+  http: {
+    key: 'http',
+    group: 'Listening',
+    type: address,
+    default: { host: '127.0.0.1', port: 8080 },
+    doc: 'Where the status page, /healthz, /readyz and /metrics are served.',
+  },
+  maxConnections: {
+    key: 'max.connections',
+    group: 'Listening',
+    type: count({ min: 1 }),
+    default: 10_000,
+    doc: 'Kafka connections open at once; one more is closed as soon as it is accepted.',
+  },
+  connectionsMaxIdleMs: {
+    key: 'connections.max.idle.ms',
+    group: 'Listening',
+    type: milliseconds({ min: 1000 }),
+    default: 600_000,
+    doc: 'A Kafka connection that asks nothing for this long is closed.',
+  },
+  databaseUrl: {
+    key: 'database.url',
+    group: 'Database',
+    type: optional(text),
+    default: null,
+    defaultText: 'an embedded PostgreSQL in data.dir',
+    doc: 'A PostgreSQL of your own, 14 or newer: postgres://user@host:5432/database. `env:NAME` and `file:PATH` take the URL from a variable or a file; in millrace.yaml a URL with a password must be given so.',
+    secret: true,
+  },
+  dataDir: {
+    key: 'data.dir',
+    group: 'Database',
+    type: path,
+    default: '.millrace',
+    doc: 'Where the embedded PostgreSQL keeps its data. Not used with database.url.',
+  },
+  databasePoolSize: {
+    key: 'database.pool.size',
+    group: 'Database',
+    type: count({ min: 2, max: 1000 }),
+    default: 10,
+    doc: 'Most connections to the database for everything but the log’s own writers and readers.',
+  },
+  logWriterConnections: {
+    key: 'log.writer.connections',
+    group: 'Database',
+    type: count({ min: 1, max: 64 }),
+    default: 2,
+    doc: 'Connections that append to the log. A partition always uses the same one.',
+  },
+  logReaderConnections: {
+    key: 'log.reader.connections',
+    group: 'Database',
+    type: count({ min: 1, max: 64 }),
+    default: 2,
+    doc: 'Connections that read the log for consumers who are behind the tail cache.',
+  },
+  synchronousCommitAcks1: {
+    key: 'acks1.synchronous.commit',
+    group: 'Database',
+    type: boolean,
+    default: true,
+    doc: 'Whether acks=1 waits for the disk, as acks=all always does. With false a producer that asked for acks=1 is answered sooner, and a crash of PostgreSQL may lose what it was told; consumers never see a record before it is on disk.',
+  },
+  autovacuumHotTables: {
+    key: 'autovacuum.hot.tables',
+    group: 'Database',
+    type: boolean,
+    default: true,
+    doc: 'Vacuum the small tables that change all the time (committed offsets, groups) after every 1,000 changed rows. With false they follow the server’s own settings.',
+  },
+  numPartitions: {
+    key: 'num.partitions',
+    group: 'Topics',
+    type: count({ min: 1, max: 100_000 }),
+    default: 1,
+    doc: 'Partitions of a topic that is made without a number of its own.',
+  },
+  autoCreateTopicsEnable: {
+    key: 'auto.create.topics.enable',
+    group: 'Topics',
+    type: boolean,
+    default: true,
+    doc: 'Make a topic when a client first asks for it.',
+  },
+  logRetentionMs: {
+    key: 'log.retention.ms',
+    group: 'Topics',
+    type: milliseconds({ min: -1 }),
+    default: 7 * day,
+    doc: 'How long records are kept, unless the topic says otherwise (retention.ms); -1 is for ever.',
+  },
+  logRetentionBytes: {
+    key: 'log.retention.bytes',
+    group: 'Topics',
+    type: bytes({ min: -1 }),
+    default: -1,
+    doc: 'How many bytes of a partition are kept, unless the topic says otherwise (retention.bytes); -1 is no limit.',
+  },
+  logRetentionCheckIntervalMs: {
+    key: 'log.retention.check.interval.ms',
+    group: 'Topics',
+    type: milliseconds({ min: 100 }),
+    default: 300_000,
+    doc: 'How often segments that are past their retention are looked for and dropped.',
+  },
+  segmentInterval: {
+    key: 'segment.interval',
+    group: 'Topics',
+    type: oneOf('hourly', 'daily'),
+    default: 'daily',
+    doc: 'A topic’s segment is closed at the end of the hour or day (UTC). Retention drops whole segments.',
+  },
+  logSegmentBytes: {
+    key: 'log.segment.bytes',
+    group: 'Topics',
+    type: bytes({ min: MiB }),
+    default: GiB,
+    doc: 'A segment is also closed at this size, unless the topic says otherwise (segment.bytes).',
+  },
+  messageMaxBytes: {
+    key: 'message.max.bytes',
+    group: 'Topics',
+    type: bytes32(),
+    default: 1_048_588,
+    doc: 'The largest record batch, unless the topic says otherwise (max.message.bytes).',
+  },
+  compressionType: {
+    key: 'compression.type',
+    group: 'Topics',
+    type: oneOf('uncompressed', 'producer', 'gzip', 'snappy', 'lz4', 'zstd'),
+    default: 'uncompressed',
+    doc: 'How batches are stored, unless the topic says otherwise. `uncompressed` is what SQL can read in full; `producer` keeps the producer’s bytes.',
+  },
+  socketRequestMaxBytes: {
+    key: 'socket.request.max.bytes',
+    group: 'Memory',
+    type: bytes32({ min: 1024 }),
+    default: 100 * MiB,
+    doc: 'The largest request; a connection that announces a larger one is closed.',
+  },
+  fetchMaxBytes: {
+    key: 'fetch.max.bytes',
+    group: 'Memory',
+    type: bytes32({ min: 1024 }),
+    default: 55 * MiB,
+    doc: 'The most one Fetch answers, whatever the consumer allows.',
+  },
+  tailCacheBytes: {
+    key: 'tail.cache.bytes',
+    group: 'Memory',
+    type: bytes(),
+    default: 32 * MiB,
+    doc: 'Memory for the newest batches of all partitions, which consumers who keep up are served from.',
+  },
+  connectionInFlightBytes: {
+    key: 'connection.in.flight.bytes',
+    group: 'Memory',
+    type: bytes({ min: 65_536 }),
+    default: 8 * MiB,
+    doc: 'Requests and answers in flight of one connection, in bytes; past it the connection is not read until some are done. One larger request is let through alone.',
+  },
+  inFlightBytes: {
+    key: 'in.flight.bytes',
+    group: 'Memory',
+    type: bytes({ min: MiB }),
+    default: 64 * MiB,
+    doc: 'The same for all connections together.',
+  },
+  maxIncrementalFetchSessionCacheSlots: {
+    key: 'max.incremental.fetch.session.cache.slots',
+    group: 'Memory',
+    type: count(),
+    default: 1000,
+    doc: 'Fetch sessions kept (KIP-227).',
+  },
+  groupInitialRebalanceDelayMs: {
+    key: 'group.initial.rebalance.delay.ms',
+    group: 'Groups and producers',
+    type: milliseconds(),
+    default: 0,
+    doc: 'How long an empty group waits for more members before its first rebalance. Kafka’s default is 3000, which spares a large group rebalances as its members start one by one; 0 lets a first consumer begin at once.',
+  },
+  groupMinSessionTimeoutMs: {
+    key: 'group.min.session.timeout.ms',
+    group: 'Groups and producers',
+    type: milliseconds({ min: 1 }),
+    default: 6000,
+    doc: 'The shortest session timeout a member may ask for.',
+  },
+  groupMaxSessionTimeoutMs: {
+    key: 'group.max.session.timeout.ms',
+    group: 'Groups and producers',
+    type: milliseconds({ min: 1 }),
+    default: 1_800_000,
+    doc: 'The longest session timeout a member may ask for.',
+  },
+  groupMaxSize: {
+    key: 'group.max.size',
+    group: 'Groups and producers',
+    type: count({ min: 1 }),
+    default: 2_147_483_647,
+    doc: 'The most members a group may have.',
+  },
+  offsetsRetentionMinutes: {
+    key: 'offsets.retention.minutes',
+    group: 'Groups and producers',
+    type: minutes({ min: 1 }),
+    default: 10_080,
+    doc: 'How long the committed offsets of a group without members are kept.',
+  },
+  offsetMetadataMaxBytes: {
+    key: 'offset.metadata.max.bytes',
+    group: 'Groups and producers',
+    type: bytes32(),
+    default: 4096,
+    doc: 'The longest note that may come with a committed offset.',
+  },
+  producerIdExpirationMs: {
+    key: 'producer.id.expiration.ms',
+    group: 'Groups and producers',
+    type: milliseconds({ min: 1 }),
+    default: day,
+    doc: 'How long an idempotent producer that writes nothing is remembered.',
+  },
+  nodeId: {
+    key: 'node.id',
+    group: 'Running',
+    type: count(),
+    default: 1,
+    doc: 'This broker’s id.',
+  },
+  shutdownTimeoutMs: {
+    key: 'shutdown.timeout.ms',
+    group: 'Running',
+    type: milliseconds({ min: 100 }),
+    default: 10_000,
+    doc: 'How long SIGTERM and Ctrl-C may take to finish what is under way; then it is given up. A second signal gives up at once.',
+  },
+  logLevel: {
+    key: 'log.level',
+    group: 'Running',
+    type: oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'),
+    default: 'info',
+    doc: 'The least level of log lines on stderr.',
+  },
+  logConnections: {
+    key: 'log.connections',
+    group: 'Running',
+    type: boolean,
+    default: false,
+    doc: 'Log every Kafka connection that opens or closes.',
+  },
+  profiling: {
+    key: 'profiling',
+    group: 'Running',
+    type: boolean,
+    default: false,
+    doc: 'Serve /debug/cpu-profile?seconds=N and /debug/heap-snapshot over HTTP, to this machine only. A heap snapshot holds whatever was in memory.',
+  },
+});
+
+type Table = typeof settingsTable;
+export type SettingName = keyof Table;
+type ValueOf<S> = S extends Setting<infer T> ? T : never;
+export type Settings = { readonly [K in SettingName]: ValueOf<Table[K]> };
+
+export const settingNames = Object.keys(settingsTable) as SettingName[];
+
+/** The setting without its value type, for code that treats all alike. */
+export function settingOf(name: SettingName): Setting<unknown> {
+  return settingsTable[name] as Setting<unknown>;
+}
+
+export const flagOf = (key: string): string => `--${key.replaceAll('.', '-')}`;
+export const variableOf = (key: string): string => `MILLRACE_${key.replaceAll('.', '_').toUpperCase()}`;

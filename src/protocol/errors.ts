@@ -1,0 +1,173 @@
+// Every error code of the protocol as Kafka 4.3 knows it. Handlers answer with ErrorCode.X; errorOf(code) describes a
+// code for messages, logs and the documentation. `retriable` is what Kafka's own clients do with the code.
+
+const retry = true;
+const final = false;
+
+const table = {
+  UNKNOWN_SERVER_ERROR: [-1, final, 'The server failed in a way it did not expect.'],
+  NONE: [0, final, 'No error.'],
+  OFFSET_OUT_OF_RANGE: [1, final, 'The partition does not hold this offset.'],
+  CORRUPT_MESSAGE: [2, retry, 'The records fail their checksum or cannot be read.'],
+  UNKNOWN_TOPIC_OR_PARTITION: [3, retry, 'There is no such topic or partition here.'],
+  INVALID_FETCH_SIZE: [4, final, 'The fetch size is invalid.'],
+  LEADER_NOT_AVAILABLE: [5, retry, 'The partition has no leader at the moment.'],
+  NOT_LEADER_OR_FOLLOWER: [6, retry, 'Another broker leads this partition.'],
+  REQUEST_TIMED_OUT: [7, retry, 'The request timed out.'],
+  BROKER_NOT_AVAILABLE: [8, final, 'The broker is not available.'],
+  REPLICA_NOT_AVAILABLE: [9, retry, 'The replica is not available.'],
+  MESSAGE_TOO_LARGE: [10, final, 'A record batch is larger than the topic accepts.'],
+  STALE_CONTROLLER_EPOCH: [11, final, 'The controller has moved to another broker.'],
+  OFFSET_METADATA_TOO_LARGE: [12, final, 'The metadata of a committed offset is too long.'],
+  NETWORK_EXCEPTION: [13, retry, 'The connection ended before a response came.'],
+  COORDINATOR_LOAD_IN_PROGRESS: [14, retry, 'The coordinator is still loading its state.'],
+  COORDINATOR_NOT_AVAILABLE: [15, retry, 'The coordinator is not available.'],
+  NOT_COORDINATOR: [16, retry, 'Another broker coordinates this group or transaction.'],
+  INVALID_TOPIC_EXCEPTION: [17, final, 'The topic name is invalid, or the operation is not allowed on this topic.'],
+  RECORD_LIST_TOO_LARGE: [18, final, 'The batch is larger than a segment.'],
+  NOT_ENOUGH_REPLICAS: [19, retry, 'Too few replicas are in sync.'],
+  NOT_ENOUGH_REPLICAS_AFTER_APPEND: [20, retry, 'The records were written while too few replicas were in sync.'],
+  INVALID_REQUIRED_ACKS: [21, final, 'Acks must be -1, 0 or 1.'],
+  ILLEGAL_GENERATION: [22, final, 'The group has another generation.'],
+  INCONSISTENT_GROUP_PROTOCOL: [23, final, 'The member shares no protocol with the group.'],
+  INVALID_GROUP_ID: [24, final, 'The group id is invalid.'],
+  UNKNOWN_MEMBER_ID: [25, final, 'The group does not know this member.'],
+  INVALID_SESSION_TIMEOUT: [26, final, 'The session timeout is outside the allowed range.'],
+  REBALANCE_IN_PROGRESS: [27, final, 'The group is rebalancing; rejoin it.'],
+  INVALID_COMMIT_OFFSET_SIZE: [28, final, 'The committed offsets are too large.'],
+  TOPIC_AUTHORIZATION_FAILED: [29, final, 'Not authorized for this topic.'],
+  GROUP_AUTHORIZATION_FAILED: [30, final, 'Not authorized for this group.'],
+  CLUSTER_AUTHORIZATION_FAILED: [31, final, 'Not authorized for this cluster operation.'],
+  INVALID_TIMESTAMP: [32, final, 'A record timestamp is outside the range the topic accepts.'],
+  UNSUPPORTED_SASL_MECHANISM: [33, final, 'The broker does not offer this SASL mechanism.'],
+  ILLEGAL_SASL_STATE: [34, final, 'The request is not valid at this point of authentication.'],
+  UNSUPPORTED_VERSION: [35, final, 'This version of the request is not served.'],
+  TOPIC_ALREADY_EXISTS: [36, final, 'A topic of this name exists already.'],
+  INVALID_PARTITIONS: [37, final, 'The number of partitions is invalid.'],
+  INVALID_REPLICATION_FACTOR: [38, final, 'The replication factor is invalid or larger than the number of brokers.'],
+  INVALID_REPLICA_ASSIGNMENT: [39, final, 'The replica assignment is invalid.'],
+  INVALID_CONFIG: [40, final, 'A configuration entry is invalid.'],
+  NOT_CONTROLLER: [41, retry, 'This broker is not the controller.'],
+  INVALID_REQUEST: [42, final, 'The request contradicts itself or the protocol.'],
+  UNSUPPORTED_FOR_MESSAGE_FORMAT: [43, final, 'The record format does not support the request.'],
+  POLICY_VIOLATION: [44, final, 'A policy forbids the request.'],
+  OUT_OF_ORDER_SEQUENCE_NUMBER: [45, final, 'The producer skipped a sequence number.'],
+  DUPLICATE_SEQUENCE_NUMBER: [46, final, 'The producer repeated a sequence number.'],
+  INVALID_PRODUCER_EPOCH: [47, final, 'The producer epoch is older than the current one.'],
+  INVALID_TXN_STATE: [48, final, 'The transaction does not allow this operation in its state.'],
+  INVALID_PRODUCER_ID_MAPPING: [49, final, 'The producer id does not belong to this transactional id.'],
+  INVALID_TRANSACTION_TIMEOUT: [50, final, 'The transaction timeout is larger than the broker allows.'],
+  CONCURRENT_TRANSACTIONS: [51, retry, 'Another operation on this transaction has not finished.'],
+  TRANSACTION_COORDINATOR_FENCED: [52, final, 'The transaction coordinator is no longer the current one.'],
+  TRANSACTIONAL_ID_AUTHORIZATION_FAILED: [53, final, 'Not authorized for this transactional id.'],
+  SECURITY_DISABLED: [54, final, 'Security features are turned off.'],
+  OPERATION_NOT_ATTEMPTED: [55, final, 'The operation was not tried, because another one in the batch failed.'],
+  KAFKA_STORAGE_ERROR: [56, retry, 'The storage failed.'],
+  LOG_DIR_NOT_FOUND: [57, final, 'There is no such log directory.'],
+  SASL_AUTHENTICATION_FAILED: [58, final, 'SASL authentication failed.'],
+  UNKNOWN_PRODUCER_ID: [59, final, 'The partition holds no records of this producer any more.'],
+  REASSIGNMENT_IN_PROGRESS: [60, final, 'The partition is being reassigned.'],
+  DELEGATION_TOKEN_AUTH_DISABLED: [61, final, 'Delegation tokens are turned off.'],
+  DELEGATION_TOKEN_NOT_FOUND: [62, final, 'There is no such delegation token.'],
+  DELEGATION_TOKEN_OWNER_MISMATCH: [63, final, 'The delegation token belongs to someone else.'],
+  DELEGATION_TOKEN_REQUEST_NOT_ALLOWED: [64, final, 'Delegation tokens may not be requested over this connection.'],
+  DELEGATION_TOKEN_AUTHORIZATION_FAILED: [65, final, 'Not authorized for this delegation token.'],
+  DELEGATION_TOKEN_EXPIRED: [66, final, 'The delegation token has expired.'],
+  INVALID_PRINCIPAL_TYPE: [67, final, 'The principal type is not supported.'],
+  NON_EMPTY_GROUP: [68, final, 'The group still has members.'],
+  GROUP_ID_NOT_FOUND: [69, final, 'There is no such group.'],
+  FETCH_SESSION_ID_NOT_FOUND: [70, retry, 'There is no such fetch session.'],
+  INVALID_FETCH_SESSION_EPOCH: [71, retry, 'The fetch session expects another epoch.'],
+  LISTENER_NOT_FOUND: [72, retry, 'The leader has no listener that matches this one.'],
+  TOPIC_DELETION_DISABLED: [73, final, 'Topics may not be deleted here.'],
+  FENCED_LEADER_EPOCH: [74, retry, 'The leader epoch of the request is older than the current one.'],
+  UNKNOWN_LEADER_EPOCH: [75, retry, 'The leader epoch of the request is newer than the current one.'],
+  UNSUPPORTED_COMPRESSION_TYPE: [76, final, 'The compression of the records is not supported for this request.'],
+  STALE_BROKER_EPOCH: [77, final, 'The broker epoch has changed.'],
+  OFFSET_NOT_AVAILABLE: [78, retry, 'The leader does not know the high watermark yet.'],
+  MEMBER_ID_REQUIRED: [79, final, 'Join again with the member id given.'],
+  PREFERRED_LEADER_NOT_AVAILABLE: [80, retry, 'The preferred leader is not available.'],
+  GROUP_MAX_SIZE_REACHED: [81, final, 'The group is full.'],
+  FENCED_INSTANCE_ID: [82, final, 'Another member took this group instance id.'],
+  ELIGIBLE_LEADERS_NOT_AVAILABLE: [83, retry, 'No eligible leader is available.'],
+  ELECTION_NOT_NEEDED: [84, retry, 'The partition needs no election.'],
+  NO_REASSIGNMENT_IN_PROGRESS: [85, final, 'No reassignment is in progress.'],
+  GROUP_SUBSCRIBED_TO_TOPIC: [86, final, 'A member of the group subscribes to this topic.'],
+  INVALID_RECORD: [87, final, 'A record is invalid.'],
+  UNSTABLE_OFFSET_COMMIT: [88, retry, 'A transaction holds offsets that are not committed yet.'],
+  THROTTLING_QUOTA_EXCEEDED: [89, retry, 'The quota is used up.'],
+  PRODUCER_FENCED: [90, final, 'A newer producer uses this transactional id.'],
+  RESOURCE_NOT_FOUND: [91, final, 'There is no such resource.'],
+  DUPLICATE_RESOURCE: [92, final, 'The resource is named twice.'],
+  UNACCEPTABLE_CREDENTIAL: [93, final, 'The credential is not acceptable.'],
+  INCONSISTENT_VOTER_SET: [94, final, 'The voter sets of sender and recipient differ.'],
+  INVALID_UPDATE_VERSION: [95, final, 'The update names an invalid version.'],
+  FEATURE_UPDATE_FAILED: [96, final, 'The finalized features could not be updated.'],
+  PRINCIPAL_DESERIALIZATION_FAILURE: [97, final, 'A forwarded principal could not be read.'],
+  SNAPSHOT_NOT_FOUND: [98, final, 'There is no such snapshot.'],
+  POSITION_OUT_OF_RANGE: [99, final, 'The snapshot ends before this position.'],
+  UNKNOWN_TOPIC_ID: [100, retry, 'There is no topic of this id here.'],
+  DUPLICATE_BROKER_REGISTRATION: [101, final, 'Another broker uses this broker id.'],
+  BROKER_ID_NOT_REGISTERED: [102, final, 'The broker id is not registered.'],
+  INCONSISTENT_TOPIC_ID: [103, retry, 'The topic of this name has another id.'],
+  INCONSISTENT_CLUSTER_ID: [104, final, 'The request is meant for another cluster.'],
+  TRANSACTIONAL_ID_NOT_FOUND: [105, final, 'There is no such transactional id.'],
+  FETCH_SESSION_TOPIC_ID_ERROR: [106, retry, 'The fetch session mixes topic names and topic ids.'],
+  INELIGIBLE_REPLICA: [107, final, 'The replica may not be in sync.'],
+  NEW_LEADER_ELECTED: [108, final, 'The partition has a new leader.'],
+  OFFSET_MOVED_TO_TIERED_STORAGE: [109, final, 'The offset lies in tiered storage.'],
+  FENCED_MEMBER_EPOCH: [110, final, 'The group coordinator fenced this member epoch.'],
+  UNRELEASED_INSTANCE_ID: [111, final, 'A member still holds this group instance id.'],
+  UNSUPPORTED_ASSIGNOR: [112, final, 'The group does not offer this assignor.'],
+  STALE_MEMBER_EPOCH: [113, final, 'The member epoch is older than the current one.'],
+  MISMATCHED_ENDPOINT_TYPE: [114, final, 'The request belongs to another kind of endpoint.'],
+  UNSUPPORTED_ENDPOINT_TYPE: [115, final, 'This kind of endpoint is not supported.'],
+  UNKNOWN_CONTROLLER_ID: [116, final, 'There is no controller of this id.'],
+  UNKNOWN_SUBSCRIPTION_ID: [117, final, 'The telemetry subscription has changed.'],
+  TELEMETRY_TOO_LARGE: [118, final, 'The telemetry is larger than the broker accepts.'],
+  INVALID_REGISTRATION: [119, final, 'The broker registration is invalid.'],
+  TRANSACTION_ABORTABLE: [120, final, 'The transaction failed and has to be aborted.'],
+  INVALID_RECORD_STATE: [121, final, 'The record is in a state that does not allow this acknowledgement.'],
+  SHARE_SESSION_NOT_FOUND: [122, retry, 'There is no such share session.'],
+  INVALID_SHARE_SESSION_EPOCH: [123, retry, 'The share session expects another epoch.'],
+  FENCED_STATE_EPOCH: [124, final, 'The share state has a newer epoch.'],
+  INVALID_VOTER_KEY: [125, final, 'The voter key does not match the receiving replica.'],
+  DUPLICATE_VOTER: [126, final, 'The voter is in the set already.'],
+  VOTER_NOT_FOUND: [127, final, 'The voter is not in the set.'],
+  INVALID_REGULAR_EXPRESSION: [128, final, 'The regular expression is invalid.'],
+  REBOOTSTRAP_REQUIRED: [129, final, 'The client must bootstrap again.'],
+  STREAMS_INVALID_TOPOLOGY: [130, final, 'The streams topology is invalid.'],
+  STREAMS_INVALID_TOPOLOGY_EPOCH: [131, final, 'The epoch of the streams topology is invalid.'],
+  STREAMS_TOPOLOGY_FENCED: [132, final, 'The streams topology has a newer epoch.'],
+  SHARE_SESSION_LIMIT_REACHED: [133, retry, 'No more share sessions are allowed.'],
+} as const satisfies Record<string, readonly [number, boolean, string]>;
+
+export type ErrorName = keyof typeof table;
+
+export interface ProtocolError {
+  readonly name: ErrorName;
+  readonly code: number;
+  readonly retriable: boolean;
+  readonly text: string;
+}
+
+export const protocolErrors: readonly ProtocolError[] = Object.entries(table).map(
+  ([name, [code, retriable, text]]) => ({
+    name: name as ErrorName,
+    code,
+    retriable,
+    text,
+  }),
+);
+
+export const ErrorCode = Object.fromEntries(protocolErrors.map(({ name, code }) => [name, code])) as {
+  readonly [K in ErrorName]: (typeof table)[K][0];
+};
+
+export type ErrorCode = (typeof ErrorCode)[ErrorName];
+
+const byCode = new Map(protocolErrors.map(error => [error.code, error]));
+const unknown = protocolErrors.find(({ code }) => code === -1)!;
+
+/** A code nobody knows is described as UNKNOWN_SERVER_ERROR, as Kafka's clients do. */
+export const errorOf = (code: number): ProtocolError => byCode.get(code) ?? unknown;

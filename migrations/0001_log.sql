@@ -88,3 +88,23 @@ BEGIN
     RAISE EXCEPTION 'broker % has been fenced: epoch % is over', broker, broker_epoch USING ERRCODE = 'KF001';
   END IF;
 END $$;
+
+-- Makes the table a topic's next batches go to. NULL when the topic has been deleted in the meantime.
+-- EXTERNAL and toast_tuple_target: batches are usually incompressible or compressed already, and rows up to a page
+-- stay inline, which is a quarter faster than TOAST (docs/decisions/0001-storage-layout.md). Rows are only ever
+-- inserted, and the table is frozen once when it is sealed, so insert-driven vacuums would be wasted.
+CREATE FUNCTION kafka.create_segment(topic int, closes timestamptz) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+  id int;
+BEGIN
+  PERFORM FROM kafka.topics WHERE topic_id = topic FOR KEY SHARE;
+  IF NOT FOUND THEN RETURN NULL; END IF;
+  INSERT INTO kafka.segments (topic_id, closes_at) VALUES (topic, closes) RETURNING segment_id INTO id;
+  EXECUTE format('CREATE TABLE kafka.segment_%s (
+      base_offset bigint NOT NULL, last_offset bigint NOT NULL, global_offset bigint NOT NULL,
+      max_timestamp bigint NOT NULL, appended_at timestamptz NOT NULL DEFAULT now(),
+      partition_id int NOT NULL, records bytea NOT NULL, PRIMARY KEY (partition_id, last_offset))
+    WITH (toast_tuple_target = 8160, autovacuum_vacuum_insert_threshold = -1)', id);
+  EXECUTE format('ALTER TABLE kafka.segment_%s ALTER records SET STORAGE EXTERNAL, ALTER records SET STATISTICS 0', id);
+  RETURN id;
+END $$;

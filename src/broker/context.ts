@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import type { Settings } from '../runtime/config.ts';
 import type { Log } from '../storage/log.ts';
 import type { Offsets } from '../storage/offsets.ts';
+import type { ServerDefaults } from '../storage/topic-config.ts';
 import type { Topics } from '../storage/topics.ts';
 import type { GroupCoordinator } from './groups/coordinator.ts';
 
@@ -14,10 +15,14 @@ export interface BrokerContext {
   readonly brokerEpoch: number;
   readonly advertised: { readonly host: string; readonly port: number };
   readonly topics: Topics;
+  /** What topics have where they override nothing: effectiveConfig(topic, serverDefaults). */
+  readonly serverDefaults: ServerDefaults;
   readonly log: Log;
   readonly offsets: Offsets;
   readonly groups: GroupCoordinator;
   readonly logger: Logger;
+  /** What ApiVersions tells: each served API with its first and last version. */
+  readonly served: readonly { readonly key: number; readonly versions: readonly [number, number] }[];
 }
 
 export interface RequestContext {

@@ -11,9 +11,15 @@ export type Handle<A extends Api> = (
 
 export interface Handler<A extends Api = Api> {
   readonly api: A;
+  /** First and last version served; the codec may know older ones. */
+  readonly versions: readonly [number, number];
   readonly handle: Handle<A>;
 }
 
-export function handler<A extends Api>(api: A, handle: Handle<A>): Handler {
-  return { api, handle } as unknown as Handler;
+export function handler<A extends Api>(
+  api: A,
+  handle: Handle<A>,
+  versions: readonly [number, number] = api.versions,
+): Handler {
+  return { api, versions, handle } as unknown as Handler;
 }

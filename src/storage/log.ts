@@ -1,0 +1,545 @@
+// The log: partitions of record batches in Postgres, led by this broker. Appends go through group commit
+// (group-commit.ts), reads through the tail cache or the segments (reader.ts). Acknowledged and visible means
+// committed. What happens when Postgres or the lead is lost is here too: #beginTerm.
+import type { Logger } from 'pino';
+import type { Pool } from '../postgres/pool.ts';
+import { Session } from '../postgres/session.ts';
+import { ErrorCode } from '../protocol/errors.ts';
+import * as batchHeader from '../protocol/record-batch.ts';
+import { backoff } from '../runtime/backoff.ts';
+import { type Append, type AppendResult, snapshotStatement, Writer, type WriterContext } from './group-commit.ts';
+import { beginTerm, type Term } from './leadership.ts';
+import { PartitionLog } from './partition-log.ts';
+import { Reader, type StoredRow } from './reader.ts';
+import { type SegmentRules, Segments } from './segments.ts';
+import { cutRun, TailCache } from './tail-cache.ts';
+import type { Topic, Topics } from './topics.ts';
+
+export interface LogOptions {
+  readonly databaseUrl: string;
+  readonly pool: Pool;
+  readonly topics: Topics;
+  readonly segmentRules: SegmentRules;
+  readonly brokerId: number;
+  /** HOST:PORT as clients are told. */
+  readonly advertised: string;
+  readonly writers: number;
+  readonly readers: number;
+  readonly tailCacheBytes: number;
+  /** Whether acks=1 waits for the WAL's flush as acks=all does. */
+  readonly synchronousAcksOne: boolean;
+  readonly logger: Logger;
+  /** Another broker leads this database now; nothing more can be appended. */
+  readonly onDeposed: (error: Error) => void;
+}
+
+export interface LogCounters {
+  batches: number;
+  bytes: number;
+  commits: number;
+  tailReads: number;
+  storedReads: number;
+}
+
+export type ReadResult =
+  | { readonly error: typeof ErrorCode.NONE; readonly batches: readonly Buffer[]; readonly bytes: number }
+  | { readonly error: number; readonly batches: readonly Buffer[]; readonly bytes: 0 };
+
+const outOfRange: ReadResult = { error: ErrorCode.OFFSET_OUT_OF_RANGE, batches: [], bytes: 0 };
+const nothing: ReadResult = { error: ErrorCode.NONE, batches: [], bytes: 0 };
+
+/** How long a killed broker's connections may take to go, ms. */
+const patienceMs = 10_000;
+
+export class Log {
+  readonly #options: LogOptions;
+  readonly #partitions = new Map<number, (PartitionLog | undefined)[]>();
+  readonly #writers: Writer[];
+  readonly #writerSessions: (Session | undefined)[];
+  readonly #reader: Reader;
+  readonly segments: Segments;
+  readonly tailCache: TailCache;
+  readonly counters: LogCounters = { batches: 0, bytes: 0, commits: 0, tailReads: 0, storedReads: 0 };
+  #term: Term | undefined;
+  #nextGlobalOffset = 0n;
+  #beginning: Promise<void> | undefined;
+  #stopping = false;
+  #unflushed = new Set<PartitionLog>();
+  #flushing = false;
+
+  constructor(options: LogOptions) {
+    this.#options = options;
+    this.segments = new Segments(options.pool, options.segmentRules);
+    this.tailCache = new TailCache(options.tailCacheBytes);
+    this.#reader = new Reader(options.databaseUrl, options.readers);
+    const context: WriterContext = {
+      segments: this.segments,
+      tailCache: this.tailCache,
+      brokerId: options.brokerId,
+      epoch: () => this.epoch,
+      takeGlobalOffsets: count => {
+        const first = this.#nextGlobalOffset;
+        this.#nextGlobalOffset += count;
+        return first;
+      },
+      loadProducers: partition => this.#loadProducers(partition),
+      onLost: () => this.#lost('a writer lost its connection'),
+      onFenced: () => this.#lost('this broker has been fenced'),
+      onFailed: (error, topics) => options.logger.error({ err: error, topics }, 'Postgres refused an append'),
+      onCommitted: (batches, bytes) => {
+        this.counters.batches += batches;
+        this.counters.bytes += bytes;
+        this.counters.commits++;
+      },
+      onUnflushed: partitions => {
+        for (const partition of partitions) this.#unflushed.add(partition);
+        void this.#flush();
+      },
+    };
+    this.#writers = Array.from({ length: options.writers }, () => new Writer(context));
+    this.#writerSessions = new Array(options.writers).fill(undefined);
+    options.topics.onChange(change => {
+      if (change.kind === 'deleted') this.#forget(change.topic);
+    });
+  }
+
+  /** Fencing token of this broker's term, and the leader epoch of every partition. */
+  get epoch(): number {
+    return this.#term?.epoch ?? -1;
+  }
+
+  get leading(): boolean {
+    return this.#term !== undefined && this.#beginning === undefined;
+  }
+
+  /** Takes the lead and reads the ends of all partitions back. Throws when another broker has it. */
+  async start(): Promise<void> {
+    await this.#beginTerm([]);
+  }
+
+  /** Takes no more, waits for what is in flight, notes producer state, gives the lead back. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    await this.#beginning;
+    if (!this.leading) for (const writer of this.#writers) writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
+    await Promise.all(this.#writers.map(writer => writer.drained()));
+    if (this.leading) await this.#saveState();
+    await Promise.all(this.#writerSessions.map(session => session?.end()));
+    await this.#reader.end();
+    await this.#term?.connection.end().catch(() => {});
+    this.#term = undefined;
+  }
+
+  /** The partition's state; undefined where the topic has no such partition. */
+  partition(topic: Topic, partition: number): PartitionLog | undefined {
+    if (partition < 0 || partition >= topic.partitionCount) return undefined;
+    let partitions = this.#partitions.get(topic.id);
+    if (!partitions) {
+      if (this.#options.topics.byId(topic.id) === undefined) return undefined;
+      this.#partitions.set(topic.id, (partitions = []));
+    }
+    return (partitions[partition] ??= new PartitionLog(topic.id, partition, 0n, 0n));
+  }
+
+  /** Queues a validated batch. `acks` is the producer's: 0, 1 or -1. The result comes after COMMIT. */
+  append(topic: Topic, partition: PartitionLog, batch: Buffer, acks: number, appendTime: boolean): PendingAppend {
+    let resolve!: (result: AppendResult) => void;
+    const result = new Promise<AppendResult>(settle => {
+      resolve = settle;
+    });
+    const synchronous = acks === -1 || this.#options.synchronousAcksOne;
+    const append: Append = { topic, partition, batch, synchronous, appendTime, cancelled: false, resolve };
+    if (this.#stopping) resolve({ error: ErrorCode.NOT_LEADER_OR_FOLLOWER, baseOffset: -1n, logAppendTime: -1n });
+    else this.#writers[writerOf(partition, this.#writers.length)]!.append(append);
+    return {
+      result,
+      cancel: () => {
+        append.cancelled = true;
+      },
+    };
+  }
+
+  /**
+   * Batches from the one that holds `offset` on, of `maxBytes` in all, below the high watermark. Where `atLeastOne`,
+   * the first batch comes even if it is larger (KIP-74).
+   */
+  async read(partition: PartitionLog, offset: bigint, maxBytes: number, atLeastOne: boolean): Promise<ReadResult> {
+    for (;;) {
+      if (offset < partition.logStartOffset || offset > partition.highWatermark) return outOfRange;
+      if (offset === partition.highWatermark || (maxBytes <= 0 && !atLeastOne)) return nothing;
+      const { start } = partition.tail;
+      if (start !== undefined && offset >= start) {
+        this.counters.tailReads++;
+        const { batches, bytes } = partition.tail.read(offset, maxBytes, atLeastOne);
+        return { error: ErrorCode.NONE, ...trimTo(partition.highWatermark, batches, bytes) };
+      }
+      this.counters.storedReads++;
+      try {
+        const result = await this.#readStored(partition, offset, maxBytes, atLeastOne);
+        if (result) return result;
+        // Nothing found below the high watermark: retention moved the log's start, or a segment was sealed between
+        // two looks. Then the next look finds it.
+        if (offset >= partition.logStartOffset && !partition.deleted) await new Promise(setImmediate);
+      } catch (error) {
+        if ((error as { code?: string }).code === '42P01') continue; // dropped by retention while it was looked up
+        throw error;
+      }
+      if (partition.deleted) return { error: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, batches: [], bytes: 0 };
+    }
+  }
+
+  async #readStored(
+    partition: PartitionLog,
+    offset: bigint,
+    maxBytes: number,
+    atLeastOne: boolean,
+  ): Promise<ReadResult | undefined> {
+    for (const segmentId of await this.#segmentsFrom(partition, offset)) {
+      const rows = await this.#reader.rows(segmentId, partition.partition, offset, Math.max(maxBytes, 1));
+      if (rows.length === 0) continue;
+      const batches: Buffer[] = [];
+      let bytes = 0;
+      for (const row of rows) {
+        for (const batch of cutRun(row.records, offset)) {
+          if (bytes + batch.length > maxBytes && !(atLeastOne && bytes === 0)) {
+            return { error: ErrorCode.NONE, ...trimTo(partition.highWatermark, batches, bytes) };
+          }
+          batches.push(batch);
+          bytes += batch.length;
+        }
+      }
+      return { error: ErrorCode.NONE, ...trimTo(partition.highWatermark, batches, bytes) };
+    }
+    return undefined;
+  }
+
+  /** The segments that may hold `offset` or what follows it, in order. */
+  async #segmentsFrom(partition: PartitionLog, offset: bigint): Promise<number[]> {
+    const { located } = partition;
+    if (located && offset >= located.base && offset < located.next) return [located.segmentId];
+    const sealed = await this.segments.locate(partition.topicId, partition.partition, offset);
+    if (sealed) {
+      partition.located = sealed;
+      return [sealed.segmentId];
+    }
+    return this.segments.unsealed(partition.topicId).map(segment => segment.id);
+  }
+
+  /** The first row at or after the log's start with a batch of `timestamp` or later; it may lie before offset order's own. */
+  async firstRowSince(partition: PartitionLog, timestamp: bigint): Promise<StoredRow | undefined> {
+    for (const segmentId of await this.#segmentsSince(partition, timestamp)) {
+      const row = await this.#reader.firstSince(segmentId, partition.partition, partition.logStartOffset, timestamp);
+      if (row) return row.baseOffset < partition.highWatermark ? row : undefined;
+    }
+    return undefined;
+  }
+
+  /** The row with the newest timestamp of the partition. */
+  async newestRow(partition: PartitionLog): Promise<StoredRow | undefined> {
+    const { rows } = await this.#options.pool.query<{ segment_id: number }>(
+      `SELECT s.segment_id FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
+       WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.next_offset > $3
+       ORDER BY p.max_timestamp DESC, s.segment_id LIMIT 1`,
+      [partition.topicId, partition.partition, partition.logStartOffset],
+    );
+    const candidates = [
+      ...rows.map(row => row.segment_id),
+      ...this.segments.unsealed(partition.topicId).map(segment => segment.id),
+    ];
+    let best: StoredRow | undefined;
+    let bestTimestamp = -1n;
+    for (const segmentId of candidates) {
+      const row = await this.#reader.newest(segmentId, partition.partition, partition.logStartOffset);
+      if (!row || row.baseOffset >= partition.highWatermark) continue;
+      const timestamp = newestOf(row.records);
+      if (timestamp > bestTimestamp) [best, bestTimestamp] = [row, timestamp];
+    }
+    return best;
+  }
+
+  async #segmentsSince(partition: PartitionLog, timestamp: bigint): Promise<number[]> {
+    const { rows } = await this.#options.pool.query<{ segment_id: number }>(
+      `SELECT s.segment_id FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
+       WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.max_timestamp >= $3 AND p.next_offset > $4
+       ORDER BY s.segment_id`,
+      [partition.topicId, partition.partition, timestamp, partition.logStartOffset],
+    );
+    return [
+      ...rows.map(row => row.segment_id),
+      ...this.segments.unsealed(partition.topicId).map(segment => segment.id),
+    ];
+  }
+
+  /** DeleteRecords: what lies before `offset` is gone for readers now, and with its segment later. */
+  async trim(partition: PartitionLog, offset: bigint): Promise<void> {
+    await this.#options.pool.query(
+      `UPDATE kafka.partitions SET log_start_offset = greatest(log_start_offset, $3)
+       WHERE topic_id = $1 AND partition_id = $2`,
+      [partition.topicId, partition.partition, offset],
+    );
+    this.moveStart(partition, offset);
+  }
+
+  /** After the new start has committed. */
+  moveStart(partition: PartitionLog, offset: bigint): void {
+    if (offset <= partition.logStartOffset) return;
+    partition.logStartOffset = offset;
+    partition.wake();
+  }
+
+  /** Global offsets below this are given: what retention stores as the floor when it drops segments. */
+  get nextGlobalOffset(): bigint {
+    return this.#nextGlobalOffset;
+  }
+
+  *openedPartitions(): Iterable<PartitionLog> {
+    for (const partitions of this.#partitions.values()) for (const p of partitions) if (p?.opened) yield p;
+  }
+
+  #forget(topic: Topic): void {
+    for (const partition of this.#partitions.get(topic.id) ?? []) {
+      if (!partition) continue;
+      partition.deleted = true;
+      this.tailCache.drop(partition.tail);
+      partition.wake();
+    }
+    this.#partitions.delete(topic.id);
+    this.segments.forget(topic.id);
+  }
+
+  async #loadProducers(partition: PartitionLog): Promise<void> {
+    const { rows } = await this.#options.pool.query<{ next_offset: bigint; producers: [] }>(
+      'SELECT next_offset, producers FROM kafka.producer_snapshots WHERE topic_id = $1 AND partition_id = $2',
+      [partition.topicId, partition.partition],
+    );
+    const now = Date.now();
+    let offset = partition.logStartOffset;
+    const snapshot = rows[0];
+    if (snapshot) {
+      partition.producers.restore(snapshot.producers);
+      if (snapshot.next_offset > offset) offset = snapshot.next_offset;
+    }
+    while (offset < partition.committedEnd) {
+      const result = await this.#readStored(partition, offset, 8 * 1024 * 1024, true);
+      if (!result || result.batches.length === 0) break;
+      for (const batch of result.batches) {
+        partition.producers.replay(batch, now);
+        partition.bytesSinceSnapshot += batch.length;
+      }
+      offset = endOf(result.batches);
+    }
+  }
+
+  /** At a clean stop: producer snapshots, so that the next start need not read batches, and the global floor. */
+  async #saveState(): Promise<void> {
+    const session = this.#writerSessions[0];
+    if (!session || session.lost) return;
+    const statements = [
+      'BEGIN',
+      `SELECT kafka.fence(${this.#options.brokerId}, ${this.epoch})`,
+      ...[...this.openedPartitions()].filter(partition => partition.bytesSinceSnapshot > 0).map(snapshotStatement),
+      `UPDATE kafka.brokers SET global_offset_next = ${this.#nextGlobalOffset} WHERE broker_id = ${this.#options.brokerId}`,
+      'COMMIT',
+    ];
+    await session.execute(statements.join('; ')).catch((error: Error) => {
+      this.#options.logger.warn({ err: error }, 'producer state was not saved; the next start reads it from the log');
+    });
+  }
+
+  #lost(reason: string): void {
+    if (this.#beginning || this.#stopping) return;
+    const logger = this.#options.logger;
+    logger.warn({ reason, epoch: this.epoch }, 'lost the lead or a connection; beginning a new term');
+    const former = this.#writerSessions.flatMap(session => (session ? [session.processId] : []));
+    this.#beginning = this.#regain(former).finally(() => {
+      this.#beginning = undefined;
+    });
+  }
+
+  /** Begins terms until one holds, or another broker is found to lead. */
+  async #regain(formerBackends: number[]): Promise<void> {
+    const wait = backoff({ firstMs: 50, maxMs: 2000 });
+    for (;;) {
+      if (this.#stopping) return;
+      try {
+        await this.#beginTerm(formerBackends);
+        this.#options.logger.info({ epoch: this.epoch }, 'leading again');
+        return;
+      } catch (error) {
+        if ((error as { code?: string }).code === 'BROKER_RUNNING') {
+          for (const writer of this.#writers) {
+            writer.settle(false);
+            writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
+          }
+          this.#options.onDeposed(error as Error);
+          return;
+        }
+        this.#options.logger.warn({ err: error }, 'cannot lead yet; trying again');
+        await wait();
+      }
+    }
+  }
+
+  async #beginTerm(formerBackends: readonly number[]): Promise<void> {
+    const { databaseUrl, brokerId, advertised, topics } = this.#options;
+    for (const session of this.#writerSessions) session?.destroy();
+    const before = this.#term;
+    this.#term = undefined;
+    await before?.connection.end().catch(() => {});
+    const term = await beginTerm({
+      databaseUrl,
+      brokerId,
+      advertised,
+      patienceMs,
+      formerBackends,
+      onLost: error => {
+        if (this.#term === term) this.#lost(error.message);
+      },
+    });
+    try {
+      if (before === undefined && this.#partitions.size === 0) {
+        await this.segments.load();
+        await this.#loadEnds(term, [...topics.all()]);
+      } else {
+        await this.#settle();
+      }
+      const sessions = await Promise.all(
+        this.#writers.map(() =>
+          Session.open(databaseUrl, {
+            applicationName: 'millrace writer',
+            onLost: error => {
+              if (this.#term === term) this.#lost(error.message);
+            },
+          }),
+        ),
+      );
+      await Promise.all(sessions.map(session => session.execute(commitToDisk)));
+      this.#term = term;
+      sessions.forEach((session, i) => {
+        this.#writerSessions[i] = session;
+        this.#writers[i]!.resume(session);
+      });
+    } catch (error) {
+      await term.connection.end().catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Reads all ends back, at start. In chunks of topics: a transaction locks every segment it looks into. */
+  async #loadEnds(term: Term, topics: readonly Topic[]): Promise<void> {
+    this.#nextGlobalOffset = term.globalOffsetFloor;
+    for (let i = 0; i < topics.length; i += 200) {
+      const chunk = topics.slice(i, i + 200);
+      for (const end of await this.#readEnds(chunk.map(topic => topic.id))) {
+        if (end.next_global_offset > this.#nextGlobalOffset) this.#nextGlobalOffset = end.next_global_offset;
+        let partitions = this.#partitions.get(end.topic_id);
+        if (!partitions) this.#partitions.set(end.topic_id, (partitions = []));
+        partitions[end.partition_id] = new PartitionLog(
+          end.topic_id,
+          end.partition_id,
+          end.log_start_offset,
+          end.next_offset,
+        );
+      }
+    }
+  }
+
+  /**
+   * Reads back what became of groups without an answer, and of asynchronous commits not flushed. A group is one
+   * transaction: any of its partitions tells of all. The new term's own commit has flushed whatever survived.
+   */
+  async #settle(): Promise<void> {
+    const inDoubt = new Set([...this.#unflushed, ...this.#writers.flatMap(writer => writer.unsettled)]);
+    const topicIds = [...new Set(Array.from(inDoubt, partition => partition.topicId))];
+    const ends = await this.#readEnds(topicIds);
+    const endOfPartition = (partition: PartitionLog) =>
+      ends.find(row => row.topic_id === partition.topicId && row.partition_id === partition.partition)?.next_offset ??
+      partition.committedEnd;
+    for (const partition of this.#unflushed) {
+      const end = endOfPartition(partition);
+      if (end < partition.committedEnd) partition.cutBack(end, () => this.tailCache.drop(partition.tail));
+    }
+    for (const writer of this.#writers) {
+      const [partition] = writer.unsettled;
+      writer.settle(partition !== undefined && endOfPartition(partition) > partition.committedEnd);
+    }
+    for (const partition of [...inDoubt, ...this.#unflushed]) {
+      partition.highWatermark = partition.committedEnd;
+      partition.wake();
+    }
+    this.#unflushed.clear();
+  }
+
+  async #readEnds(topicIds: number[]): Promise<EndRow[]> {
+    const { rows } = await this.#options.pool.query<EndRow>(
+      `SELECT e.topic_id, e.partition_id, p.log_start_offset, e.next_offset, e.next_global_offset
+       FROM kafka.log_ends($1) e JOIN kafka.partitions p USING (topic_id, partition_id)`,
+      [topicIds],
+    );
+    return rows;
+  }
+
+  /** Makes asynchronous commits durable: WAL is flushed in order, so one synchronous commit after them does. */
+  async #flush(): Promise<void> {
+    if (this.#flushing) return;
+    this.#flushing = true;
+    try {
+      while (this.#unflushed.size > 0 && this.#term) {
+        const ends = Array.from(this.#unflushed, partition => [partition, partition.committedEnd] as const);
+        await this.#options.pool.query(
+          `BEGIN; ${commitToDisk}; SELECT pg_logical_emit_message(true, 'millrace', ''); COMMIT`,
+        );
+        for (const [partition, end] of ends) {
+          if (partition.committedEnd === end) this.#unflushed.delete(partition);
+          if (end > partition.highWatermark) partition.highWatermark = end;
+          partition.wake();
+        }
+      }
+    } catch (error) {
+      this.#options.logger.warn({ err: error }, 'a flush of asynchronous commits failed');
+      this.#lost('Postgres did not flush');
+    } finally {
+      this.#flushing = false;
+    }
+  }
+}
+
+/** A server or role whose default is synchronous_commit = off must not make acks=all a lie; stricter values stay. */
+const commitToDisk = `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`;
+
+interface EndRow {
+  topic_id: number;
+  partition_id: number;
+  log_start_offset: bigint;
+  next_offset: bigint;
+  next_global_offset: bigint;
+}
+
+export interface PendingAppend {
+  readonly result: Promise<AppendResult>;
+  /** Leaves the batch out if it has not been taken into a commit yet. */
+  cancel(): void;
+}
+
+function writerOf(partition: PartitionLog, writers: number): number {
+  return (partition.topicId * 31 + partition.partition) % writers;
+}
+
+function endOf(batches: readonly Buffer[]): bigint {
+  return batchHeader.lastOffset(batches.at(-1)!) + 1n;
+}
+
+function newestOf(records: Buffer): bigint {
+  let newest = -1n;
+  for (const batch of cutRun(records, 0n)) {
+    const timestamp = batchHeader.maxTimestamp(batch);
+    if (timestamp > newest) newest = timestamp;
+  }
+  return newest;
+}
+
+/** Without the batches at or past `end` (committed, but not yet for readers). */
+function trimTo(end: bigint, batches: Buffer[], bytes: number): { batches: Buffer[]; bytes: number } {
+  while (batches.length > 0 && batchHeader.baseOffset(batches.at(-1)!) >= end) bytes -= batches.pop()!.length;
+  return { batches, bytes };
+}

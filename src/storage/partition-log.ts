@@ -1,0 +1,71 @@
+// What the leader knows of one partition. Every field but `end` changes only after a COMMIT.
+import { Producers } from './producers.ts';
+import type { Located } from './segments.ts';
+import { Tail } from './tail-cache.ts';
+
+export class PartitionLog {
+  readonly topicId: number;
+  readonly partition: number;
+  logStartOffset: bigint;
+  /** The end of what has committed and is flushed: what readers may see ends before it. */
+  highWatermark: bigint;
+  /** The end of what has committed; ahead of the high watermark while an asynchronous commit is not flushed. */
+  committedEnd: bigint;
+  /** The next offset to assign: ahead of `committedEnd` while a commit is in flight. */
+  end: bigint;
+  /** The leader epoch that kafka.leader_epochs is known to hold for what is appended now. */
+  recordedEpoch = -1;
+  readonly tail = new Tail();
+  readonly producers = new Producers();
+  /** Bytes appended since the newest producer snapshot. */
+  bytesSinceSnapshot = 0;
+  /** The stretch of sealed log that was read last. */
+  located: Located | undefined;
+  /** Woken when the high watermark or the log start moves, or the partition goes. */
+  readonly waiters = new Set<() => void>();
+  deleted = false;
+  #opening: Promise<void> | undefined;
+  #opened = false;
+
+  constructor(topicId: number, partition: number, logStartOffset: bigint, end: bigint) {
+    this.topicId = topicId;
+    this.partition = partition;
+    this.logStartOffset = logStartOffset;
+    this.highWatermark = end;
+    this.committedEnd = end;
+    this.end = end;
+  }
+
+  get opened(): boolean {
+    return this.#opened;
+  }
+
+  /** Runs `load` (producer state) before the first append; again after it failed. */
+  open(load: () => Promise<void>): Promise<void> {
+    this.#opening ??= load().then(
+      () => {
+        this.#opened = true;
+      },
+      (error: unknown) => {
+        this.#opening = undefined;
+        throw error;
+      },
+    );
+    return this.#opening;
+  }
+
+  /** Postgres crashed and took back asynchronous commits that nobody had been shown. */
+  cutBack(end: bigint, dropTail: () => void): void {
+    dropTail();
+    this.committedEnd = end;
+    this.end = end;
+    this.producers.clear();
+    this.#opened = false;
+    this.#opening = undefined;
+  }
+
+  wake(): void {
+    if (this.waiters.size === 0) return;
+    for (const waiter of [...this.waiters]) waiter();
+  }
+}

@@ -1,0 +1,141 @@
+// The idempotent producers of one partition (KIP-98): for each producer id its epoch and last five batches, so that
+// a repeated batch is answered with the offset it got the first time and a gap in sequences is refused. Nothing
+// is written per batch: after a restart the state is the newest snapshot plus the headers of the batches since.
+import { ErrorCode } from '../protocol/errors.ts';
+import * as batchHeader from '../protocol/record-batch.ts';
+
+/** As many as a client may have in flight (max.in.flight.requests.per.connection of an idempotent producer). */
+const rememberedBatches = 5;
+
+interface Remembered {
+  readonly firstSequence: number;
+  readonly lastSequence: number;
+  readonly baseOffset: bigint;
+}
+
+interface ProducerEntry {
+  readonly epoch: number;
+  /** ms since the Unix epoch, the broker's clock; entries unused for long are forgotten. */
+  readonly usedAt: number;
+  readonly batches: readonly Remembered[];
+}
+
+/** Producer id, epoch, usedAt, then [first sequence, last sequence, base offset] of each remembered batch. */
+export type Snapshot = [string, number, number, [number, number, string][]][];
+
+export type SequenceCheck =
+  | { readonly kind: 'append' }
+  | { readonly kind: 'duplicate'; readonly baseOffset: bigint }
+  | { readonly kind: 'refused'; readonly error: number };
+
+const append: SequenceCheck = { kind: 'append' };
+
+export class Producers {
+  readonly #entries = new Map<bigint, ProducerEntry>();
+  /** What `begin` replaced, so that a commit that failed can be taken back. */
+  #undo: Map<bigint, ProducerEntry | undefined> = new Map();
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** Looks at a batch that is about to be appended. */
+  check(batch: Buffer): SequenceCheck {
+    const producerId = batchHeader.producerId(batch);
+    if (producerId < 0n) return append;
+    const entry = this.#entries.get(producerId);
+    if (entry === undefined) return append; // never seen, or forgotten: any sequence begins it (KIP-360)
+    const epoch = batchHeader.producerEpoch(batch);
+    const first = batchHeader.baseSequence(batch);
+    if (epoch < entry.epoch) return { kind: 'refused', error: ErrorCode.INVALID_PRODUCER_EPOCH };
+    if (epoch > entry.epoch) {
+      return first === 0 ? append : { kind: 'refused', error: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER };
+    }
+    const last = addSequence(first, batchHeader.lastOffsetDelta(batch));
+    const same = entry.batches.find(known => known.firstSequence === first && known.lastSequence === last);
+    if (same) return { kind: 'duplicate', baseOffset: same.baseOffset };
+    const newest = entry.batches.at(-1);
+    if (newest === undefined || addSequence(newest.lastSequence, 1) === first) return append;
+    // Kafka tells a batch older than the five it remembers apart from a gap.
+    return first < newest.lastSequence && first >= 0 && newest.lastSequence - first < 0x4000_0000
+      ? { kind: 'refused', error: ErrorCode.DUPLICATE_SEQUENCE_NUMBER }
+      : { kind: 'refused', error: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER };
+  }
+
+  /** Notes a batch as appended at `baseOffset`; until `settle`, `revert` takes it back. */
+  begin(batch: Buffer, baseOffset: bigint, now: number): void {
+    const producerId = batchHeader.producerId(batch);
+    if (producerId < 0n) return;
+    if (!this.#undo.has(producerId)) this.#undo.set(producerId, this.#entries.get(producerId));
+    this.#note(batch, baseOffset, now);
+  }
+
+  settle(): void {
+    if (this.#undo.size > 0) this.#undo = new Map();
+  }
+
+  revert(): void {
+    for (const [producerId, entry] of this.#undo) {
+      if (entry === undefined) this.#entries.delete(producerId);
+      else this.#entries.set(producerId, entry);
+    }
+    this.#undo = new Map();
+  }
+
+  /** Forgets producers unused since `before` (producer.id.expiration.ms). */
+  expire(before: number): void {
+    for (const [producerId, entry] of this.#entries) if (entry.usedAt < before) this.#entries.delete(producerId);
+  }
+
+  clear(): void {
+    this.#entries.clear();
+    this.#undo = new Map();
+  }
+
+  snapshot(): Snapshot {
+    return Array.from(this.#entries, ([producerId, entry]) => [
+      producerId.toString(),
+      entry.epoch,
+      entry.usedAt,
+      entry.batches.map(batch => [batch.firstSequence, batch.lastSequence, batch.baseOffset.toString()]),
+    ]);
+  }
+
+  restore(snapshot: Snapshot): void {
+    for (const [producerId, epoch, usedAt, batches] of snapshot) {
+      this.#entries.set(BigInt(producerId), {
+        epoch,
+        usedAt,
+        batches: batches.map(([firstSequence, lastSequence, baseOffset]) => ({
+          firstSequence,
+          lastSequence,
+          baseOffset: BigInt(baseOffset),
+        })),
+      });
+    }
+  }
+
+  /** Takes in a stored batch, in offset order, after `restore`. */
+  replay(batch: Buffer, now: number): void {
+    if (batchHeader.producerId(batch) >= 0n) this.#note(batch, batchHeader.baseOffset(batch), now);
+  }
+
+  #note(batch: Buffer, baseOffset: bigint, now: number): void {
+    const producerId = batchHeader.producerId(batch);
+    const epoch = batchHeader.producerEpoch(batch);
+    const firstSequence = batchHeader.baseSequence(batch);
+    const lastSequence = addSequence(firstSequence, batchHeader.lastOffsetDelta(batch));
+    const before = this.#entries.get(producerId);
+    const kept = before?.epoch === epoch ? before.batches.slice(-(rememberedBatches - 1)) : [];
+    this.#entries.set(producerId, {
+      epoch,
+      usedAt: now,
+      batches: [...kept, { firstSequence, lastSequence, baseOffset }],
+    });
+  }
+}
+
+/** Sequences wrap from 2^31 - 1 to 0. */
+function addSequence(sequence: number, delta: number): number {
+  return (sequence + delta) % 0x8000_0000;
+}

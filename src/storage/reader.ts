@@ -1,0 +1,96 @@
+// Reads the log behind the tail cache: whole rows in bulk, binary, on a few connections of their own, so that a
+// consumer catching up does not wait behind the writers.
+import { type Row, Session } from '../postgres/session.ts';
+import { tableOf } from './segments.ts';
+
+/** Rows a single read asks for at the most; with unbatched producers a row may be a hundred bytes. */
+const maxRows = 2000;
+
+export interface StoredRow {
+  readonly baseOffset: bigint;
+  readonly lastOffset: bigint;
+  readonly records: Buffer;
+}
+
+export class Reader {
+  readonly #databaseUrl: string;
+  readonly #sessions: (Promise<Session> | undefined)[];
+  #turn = 0;
+
+  constructor(databaseUrl: string, connections: number) {
+    this.#databaseUrl = databaseUrl;
+    this.#sessions = new Array(connections).fill(undefined);
+  }
+
+  /**
+   * The rows of a segment from the one that holds `offset` on, until `maxBytes` of batches are reached (the row
+   * that passes the bound is included). Detoasts only what it returns: octet_length of an EXTERNAL value looks at its
+   * toast pointer.
+   */
+  async rows(segmentId: number, partition: number, offset: bigint, maxBytes: number): Promise<StoredRow[]> {
+    const rows = await this.#query(
+      `SELECT base_offset, last_offset, records FROM (
+         SELECT base_offset, last_offset, records,
+                sum(octet_length(records)) OVER (ORDER BY last_offset ROWS UNBOUNDED PRECEDING) - octet_length(records) AS before
+         FROM (SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
+               WHERE partition_id = $1 AND last_offset >= $2 ORDER BY last_offset LIMIT ${maxRows}) found) counted
+       WHERE before < $3`,
+      [partition, offset, maxBytes],
+    );
+    return rows.map(storedRow);
+  }
+
+  /** The first row from `offset` on with a batch of `timestamp` or later. */
+  async firstSince(
+    segmentId: number,
+    partition: number,
+    offset: bigint,
+    timestamp: bigint,
+  ): Promise<StoredRow | undefined> {
+    const rows = await this.#query(
+      `SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
+       WHERE partition_id = $1 AND last_offset >= $2 AND max_timestamp >= $3 ORDER BY last_offset LIMIT 1`,
+      [partition, offset, timestamp],
+    );
+    return rows[0] && storedRow(rows[0]);
+  }
+
+  /** The first of the rows with the newest timestamp. */
+  async newest(segmentId: number, partition: number, offset: bigint): Promise<StoredRow | undefined> {
+    const rows = await this.#query(
+      `SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
+       WHERE partition_id = $1 AND last_offset >= $2 ORDER BY max_timestamp DESC, last_offset LIMIT 1`,
+      [partition, offset],
+    );
+    return rows[0] && storedRow(rows[0]);
+  }
+
+  async #query(sql: string, parameters: readonly (string | number | bigint)[]): Promise<Row[]> {
+    const session = await this.#session();
+    return session.query(sql, parameters);
+  }
+
+  /** Sessions are opened when needed and again after a loss, and take turns. */
+  async #session(): Promise<Session> {
+    const turn = this.#turn++ % this.#sessions.length;
+    const opening = this.#sessions[turn];
+    if (opening) {
+      const session = await opening.catch(() => undefined);
+      if (session && !session.lost) return session;
+      if (this.#sessions[turn] !== opening) return this.#sessions[turn]!;
+    }
+    this.#sessions[turn] = Session.open(this.#databaseUrl, { applicationName: 'millrace reader' });
+    return this.#sessions[turn];
+  }
+
+  async end(): Promise<void> {
+    for (const opening of this.#sessions.splice(0)) {
+      const session = await opening?.catch(() => undefined);
+      await session?.end();
+    }
+  }
+}
+
+function storedRow(row: Row): StoredRow {
+  return { baseOffset: row[0]!.readBigInt64BE(), lastOffset: row[1]!.readBigInt64BE(), records: row[2]! };
+}

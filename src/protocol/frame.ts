@@ -1,0 +1,99 @@
+// Cuts a byte stream into frames, each behind its four-byte size. A frame is one Buffer of exactly its own size,
+// filled as chunks arrive: one copy, and no socket slab is kept alive by it. A size is only a claim, so memory is
+// taken at most 1 MiB, then at most as much again as has arrived, ahead of the bytes. Owned by one connection.
+import { WireError } from './wire.ts';
+
+/** Below this a frame comes out of Node's shared pool, which is quicker and wastes little. */
+const pooledBytes = 4 * 1024;
+const aheadBytes = 1024 * 1024;
+const sizeBytes = 4;
+
+export interface FrameOptions {
+  readonly maxBytes: number;
+  /**
+   * Told of every allocation before it is made. What was reserved for a frame adds up to its length when the frame is
+   * delivered, and is then the receiver's to give back; `reserved` is what an unfinished frame still holds.
+   */
+  readonly reserve?: (bytes: number) => void;
+}
+
+export class FrameReader {
+  readonly #maxBytes: number;
+  readonly #reserve: (bytes: number) => void;
+  readonly #size = Buffer.alloc(sizeBytes);
+  #sizeFilled = 0;
+  /** The length of the frame being filled; -1 while its size is being read. */
+  #length = -1;
+  #frame: Buffer = this.#size;
+  #filled = 0;
+
+  constructor({ maxBytes, reserve = () => {} }: FrameOptions) {
+    this.#maxBytes = maxBytes;
+    this.#reserve = reserve;
+  }
+
+  /** Bytes reserved for a frame that has not been delivered. */
+  get reserved(): number {
+    return this.#length < 0 ? 0 : this.#frame.length;
+  }
+
+  /** The frames that `chunk` completes, sizes cut off. Throws WireError, after which the stream cannot be followed. */
+  push(chunk: Buffer): Buffer[] {
+    const frames: Buffer[] = [];
+    let at = 0;
+    while (at < chunk.length) {
+      if (this.#length < 0) {
+        at = this.#readSize(chunk, at);
+        if (this.#length < 0) break;
+      }
+      at = this.#fill(chunk, at);
+      if (this.#filled === this.#length) {
+        frames.push(this.#frame);
+        this.#length = -1;
+      }
+    }
+    return frames;
+  }
+
+  #readSize(chunk: Buffer, start: number): number {
+    let at = start;
+    if (this.#sizeFilled === 0 && chunk.length - at >= sizeBytes) {
+      this.#begin(chunk.readInt32BE(at));
+      return at + sizeBytes;
+    }
+    while (at < chunk.length && this.#sizeFilled < sizeBytes) this.#size[this.#sizeFilled++] = chunk[at++]!;
+    if (this.#sizeFilled === sizeBytes) {
+      this.#sizeFilled = 0;
+      this.#begin(this.#size.readInt32BE(0));
+    }
+    return at;
+  }
+
+  #begin(length: number): void {
+    // Every frame holds at least a correlation id, so an empty one is malformed too.
+    if (length <= 0 || length > this.#maxBytes) {
+      throw new WireError(`frame of ${length} bytes, allowed are 1 to ${this.#maxBytes}`);
+    }
+    this.#filled = 0;
+    const first = Math.min(length, aheadBytes);
+    this.#reserve(first);
+    this.#length = length;
+    this.#frame = first < pooledBytes ? Buffer.allocUnsafe(first) : Buffer.allocUnsafeSlow(first);
+  }
+
+  #fill(chunk: Buffer, at: number): number {
+    const count = Math.min(this.#length - this.#filled, chunk.length - at);
+    while (this.#filled + count > this.#frame.length) this.#grow();
+    chunk.copy(this.#frame, this.#filled, at, at + count);
+    this.#filled += count;
+    return at + count;
+  }
+
+  #grow(): void {
+    const size = Math.min(this.#length, this.#frame.length * 2);
+    this.#reserve(size - this.#frame.length);
+    const next = Buffer.allocUnsafeSlow(size);
+    this.#frame.copy(next, 0, 0, this.#filled);
+    this.#frame = next;
+  }
+}

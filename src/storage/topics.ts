@@ -6,7 +6,9 @@ import { randomUUID } from 'node:crypto';
 import type pg from 'pg';
 import { inTransaction, type Pool } from '../postgres/pool.ts';
 import { ErrorCode } from '../protocol/errors.ts';
+import { codeOf } from '../runtime/errors.ts';
 import { collisionKey, topicNameProblem } from './topic-name.ts';
+import { TopicSizes } from './topic-sizes.ts';
 
 export type TopicConfig = Readonly<Record<string, string>>;
 
@@ -49,9 +51,12 @@ export interface Term {
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 type TopicRow = { id: number; uuid: string; name: string; partitionCount: number; config: Record<string, string> };
 
+/** The SQLSTATE of kafka.fence. */
+const fencedState = 'KF001';
 const columns = 'topic_id AS id, topic_uuid AS uuid, name, partition_count AS "partitionCount", config';
 
 export class Topics {
+  readonly sizes: TopicSizes;
   readonly #pool: Pool;
   readonly #term: (() => Term) | undefined;
   readonly #byName = new Map<string, Mutable<Topic>>();
@@ -64,6 +69,7 @@ export class Topics {
   #last: Promise<unknown> = Promise.resolve();
 
   private constructor(pool: Pool, term: (() => Term) | undefined) {
+    this.sizes = new TopicSizes(pool);
     this.#pool = pool;
     this.#term = term;
   }
@@ -194,12 +200,17 @@ export class Topics {
     return turn;
   }
 
-  #write<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-    return inTransaction(this.#pool, async client => {
-      const term = this.#term?.();
-      if (term !== undefined) await client.query('SELECT kafka.fence($1, $2)', [term.brokerId, term.epoch]);
-      return work(client);
-    });
+  async #write<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    try {
+      return await inTransaction(this.#pool, async client => {
+        const term = this.#term?.();
+        if (term !== undefined) await client.query('SELECT kafka.fence($1, $2)', [term.brokerId, term.epoch]);
+        return work(client);
+      });
+    } catch (error) {
+      if (codeOf(error) !== fencedState) throw error;
+      throw new TopicError(ErrorCode.NOT_CONTROLLER, 'this broker does not lead the database at the moment');
+    }
   }
 
   /** Makes the map agree with the database about one name. */

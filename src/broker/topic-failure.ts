@@ -1,0 +1,24 @@
+// What a client is told when a change of topics did not happen.
+import type { Logger } from 'pino';
+import { ErrorCode } from '../protocol/errors.ts';
+import { TopicError } from '../storage/topics.ts';
+
+export interface Outcome {
+  readonly errorCode: ErrorCode;
+  readonly errorMessage: string | null;
+}
+
+export const succeeded: Outcome = { errorCode: ErrorCode.NONE, errorMessage: null };
+
+export function failed(errorCode: ErrorCode, errorMessage: string | null = null): Outcome {
+  return { errorCode, errorMessage };
+}
+
+export function topicFailure(error: unknown, topic: string, logger: Logger): Outcome {
+  if (error instanceof TopicError) return failed(error.code, error.message);
+  logger.error({ err: error, topic }, 'a change of topics failed in the database');
+  return failed(
+    ErrorCode.REQUEST_TIMED_OUT,
+    'the database did not confirm the change; it may or may not have been made',
+  );
+}

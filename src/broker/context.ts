@@ -5,6 +5,8 @@ import type { Log } from '../storage/log.ts';
 import type { Offsets } from '../storage/offsets.ts';
 import type { ServerDefaults } from '../storage/topic-config.ts';
 import type { Topics } from '../storage/topics.ts';
+import type { Budget } from './budget.ts';
+import type { FetchSessions } from './fetch-sessions.ts';
 import type { GroupCoordinator } from './groups/coordinator.ts';
 
 export interface BrokerContext {
@@ -20,6 +22,8 @@ export interface BrokerContext {
   readonly log: Log;
   readonly offsets: Offsets;
   readonly groups: GroupCoordinator;
+  readonly fetchSessions: FetchSessions;
+  readonly budget: Budget;
   readonly logger: Logger;
   /** What ApiVersions tells: each served API with its first and last version. */
   readonly served: readonly { readonly key: number; readonly versions: readonly [number, number] }[];
@@ -32,4 +36,7 @@ export interface RequestContext {
   readonly clientHost: string;
   /** Aborted when the connection closes, so that long polls end with it. */
   readonly signal: AbortSignal;
+  /** The request's effects are in order now: the connection may begin its next one before this is answered. */
+  readyForNext(): void;
+  closeConnection(reason: string): void;
 }

@@ -265,9 +265,15 @@ export class Writer {
       bytes += batch.length;
 
       let building = topics.get(topic.id);
-      if (!building) topics.set(topic.id, (building = { topic, segment, partitions: new Map() }));
+      if (!building) {
+        building = { topic, segment, partitions: new Map() };
+        topics.set(topic.id, building);
+      }
       let rows = building.partitions.get(partition);
-      if (!rows) building.partitions.set(partition, (rows = { runs: [] }));
+      if (!rows) {
+        rows = { runs: [] };
+        building.partitions.set(partition, rows);
+      }
       const last = rows.runs.at(-1);
       if (last && last.bytes + batch.length <= maxRunBytes) {
         last.batches.push(batch);

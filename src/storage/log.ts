@@ -136,9 +136,11 @@ export class Log {
     let partitions = this.#partitions.get(topic.id);
     if (!partitions) {
       if (this.#options.topics.byId(topic.id) === undefined) return undefined;
-      this.#partitions.set(topic.id, (partitions = []));
+      partitions = [];
+      this.#partitions.set(topic.id, partitions);
     }
-    return (partitions[partition] ??= new PartitionLog(topic.id, partition, 0n, 0n));
+    partitions[partition] ??= new PartitionLog(topic.id, partition, 0n, 0n);
+    return partitions[partition];
   }
 
   /** Queues a validated batch. `acks` is the producer's: 0, 1 or -1. The result comes after COMMIT. */
@@ -153,8 +155,9 @@ export class Log {
     else this.#writers[writerOf(partition, this.#writers.length)]!.append(append);
     return {
       result,
-      cancel: () => {
+      expire: error => {
         append.cancelled = true;
+        resolve({ error, baseOffset: -1n, logAppendTime: -1n });
       },
     };
   }
@@ -285,6 +288,26 @@ export class Log {
     if (offset <= partition.logStartOffset) return;
     partition.logStartOffset = offset;
     partition.wake();
+  }
+
+  /** An id that no producer has had (KIP-98). */
+  async newProducerId(): Promise<bigint> {
+    const { rows } = await this.#options.pool.query<{ id: bigint }>(`SELECT nextval('kafka.producer_ids') AS id`);
+    return rows[0]!.id;
+  }
+
+  /** The newest epoch up to `epoch` in which the partition was written, and where its records end (KIP-101); -1 if none. */
+  async epochEnd(partition: PartitionLog, epoch: number): Promise<{ epoch: number; offset: bigint }> {
+    if (epoch === this.epoch) return { epoch, offset: partition.highWatermark };
+    const { rows } = await this.#options.pool.query<{ epoch: number; next: bigint | null }>(
+      `SELECT leader_epoch AS epoch, next FROM (
+         SELECT leader_epoch, lead(start_offset) OVER (ORDER BY leader_epoch) AS next
+         FROM kafka.leader_epochs WHERE topic_id = $1 AND partition_id = $2) epochs
+       WHERE leader_epoch <= $3 ORDER BY leader_epoch DESC LIMIT 1`,
+      [partition.topicId, partition.partition, epoch],
+    );
+    const row = rows[0];
+    return row ? { epoch: row.epoch, offset: row.next ?? partition.highWatermark } : { epoch: -1, offset: -1n };
   }
 
   /** Global offsets below this are given: what retention stores as the floor when it drops segments. */
@@ -433,7 +456,10 @@ export class Log {
       for (const end of await this.#readEnds(chunk.map(topic => topic.id))) {
         if (end.next_global_offset > this.#nextGlobalOffset) this.#nextGlobalOffset = end.next_global_offset;
         let partitions = this.#partitions.get(end.topic_id);
-        if (!partitions) this.#partitions.set(end.topic_id, (partitions = []));
+        if (!partitions) {
+          partitions = [];
+          this.#partitions.set(end.topic_id, partitions);
+        }
         partitions[end.partition_id] = new PartitionLog(
           end.topic_id,
           end.partition_id,
@@ -517,8 +543,8 @@ interface EndRow {
 
 export interface PendingAppend {
   readonly result: Promise<AppendResult>;
-  /** Leaves the batch out if it has not been taken into a commit yet. */
-  cancel(): void;
+  /** Answers with `error` now; a batch that no commit has taken yet is left out of the log. */
+  expire(error: number): void;
 }
 
 function writerOf(partition: PartitionLog, writers: number): number {

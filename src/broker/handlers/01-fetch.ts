@@ -1,0 +1,164 @@
+// Fetch, versions 4 to 18: sessions (KIP-227), topic ids from 13 (KIP-516), min bytes and max wait over all partitions of
+// the request, max bytes over all and per partition, where the first batch always comes (KIP-74). Stored bytes go to
+// the socket as they are. There are no open transactions, so the last stable offset is the high watermark and no
+// transaction is ever reported as aborted.
+// Differs from Kafka: a batch lies wholly below the high watermark, so the log can be cut only at batches.
+import { ErrorCode } from '../../protocol/errors.ts';
+import { Fetch } from '../../protocol/messages/01-fetch.ts';
+import type { RequestOf, ResponseOf } from '../../protocol/schema.ts';
+import type { PartitionLog } from '../../storage/partition-log.ts';
+import type { RequestContext } from '../context.ts';
+import type { FetchPartition } from '../fetch-sessions.ts';
+import { awaitChange } from '../fetch-wait.ts';
+import { handler } from '../handler.ts';
+import { leaderEpochProblem } from '../leader-epoch.ts';
+
+type PartitionAnswer = ResponseOf<typeof Fetch>['responses'][number]['partitions'][number];
+
+interface Wanted {
+  readonly request: FetchPartition;
+  readonly partition: PartitionLog | undefined;
+  readonly errorCode: number;
+}
+
+interface Result extends Wanted {
+  readonly errorCode: number;
+  readonly batches: readonly Buffer[];
+  readonly bytes: number;
+}
+
+/** However little memory is free, a fetch may read this much, so that consumers always get on. */
+const leastBytes = 65_536;
+
+export const fetch = handler(
+  Fetch,
+  async (request, context) => {
+    const { broker } = context;
+    const session = broker.fetchSessions.begin(
+      request.sessionId,
+      request.sessionEpoch,
+      partitionsOf(request, context),
+      request.forgottenTopicsData.flatMap(({ topic, topicId, partitions }) =>
+        partitions.map(partition => ({ ...nameOf(topic, topicId, context), partition })),
+      ),
+    );
+    if ('errorCode' in session) return { errorCode: session.errorCode, sessionId: 0, responses: [] };
+
+    const wanted = session.partitions.map(partition => resolve(partition, context));
+    const deadline = performance.now() + request.maxWaitMs;
+    let results = await readAll(wanted, request.maxBytes, context);
+    while (isTooLittle(results, request.minBytes)) {
+      const leftMs = deadline - performance.now();
+      if (leftMs <= 0 || context.signal.aborted) break;
+      const partitions = wanted.flatMap(({ partition }) => (partition ? [partition] : []));
+      await awaitChange(partitions, leftMs, context.signal);
+      results = await readAll(wanted, request.maxBytes, context);
+    }
+    return {
+      throttleTimeMs: 0,
+      errorCode: ErrorCode.NONE,
+      sessionId: session.sessionId,
+      responses: group(results.filter(result => session.include(result.request, stateOf(result))).map(toAnswer)),
+    };
+  },
+  [4, 18],
+);
+
+function partitionsOf(request: RequestOf<typeof Fetch>, context: RequestContext): FetchPartition[] {
+  return request.topics.flatMap(({ topic, topicId, partitions }) =>
+    partitions.map(({ partition, currentLeaderEpoch, fetchOffset, lastFetchedEpoch, partitionMaxBytes }) => ({
+      ...nameOf(topic, topicId, context),
+      partition,
+      currentLeaderEpoch,
+      fetchOffset,
+      lastFetchedEpoch,
+      maxBytes: partitionMaxBytes,
+    })),
+  );
+}
+
+/** As the client names it: by id from version 13, by name before. The other half stays empty. */
+function nameOf(
+  topicName: string,
+  topicId: string,
+  { apiVersion }: RequestContext,
+): { topicName: string; topicId: string } {
+  return apiVersion >= 13 ? { topicName: '', topicId } : { topicName, topicId: '' };
+}
+
+function resolve(request: FetchPartition, { broker }: RequestContext): Wanted {
+  const byId = request.topicId !== '';
+  const topic = byId ? broker.topics.byUuid(request.topicId) : broker.topics.get(request.topicName);
+  const partition = topic && broker.log.partition(topic, request.partition);
+  if (!partition) {
+    const errorCode = byId && !topic ? ErrorCode.UNKNOWN_TOPIC_ID : ErrorCode.UNKNOWN_TOPIC_OR_PARTITION;
+    return { request, partition: undefined, errorCode };
+  }
+  return { request, partition, errorCode: leaderEpochProblem(request.currentLeaderEpoch, broker.log.epoch) };
+}
+
+/** Reads the partitions in order until `maxBytes` are promised; what Postgres must be asked for is asked for at once. */
+async function readAll(wanted: readonly Wanted[], maxBytes: number, { broker }: RequestContext): Promise<Result[]> {
+  let left = Math.min(maxBytes, broker.settings.fetchMaxBytes, Math.max(broker.budget.free, leastBytes));
+  let first = true;
+  return Promise.all(
+    wanted.map(async (want): Promise<Result> => {
+      const { request, partition, errorCode } = want;
+      if (!partition || errorCode !== ErrorCode.NONE) return { ...want, batches: [], bytes: 0 };
+      if (partition.deleted) return { ...want, errorCode: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, batches: [], bytes: 0 };
+      const atLeastOne = first && request.fetchOffset < partition.highWatermark;
+      if (atLeastOne) first = false;
+      const promised = Math.min(request.maxBytes, left);
+      if (request.fetchOffset < partition.highWatermark) left -= promised;
+      try {
+        return { ...want, ...(await broker.log.read(partition, request.fetchOffset, promised, atLeastOne)) };
+      } catch (error) {
+        broker.logger.error({ err: error, partition: request.partition }, 'a read from Postgres failed');
+        return { ...want, errorCode: ErrorCode.KAFKA_STORAGE_ERROR, batches: [], bytes: 0 };
+      }
+    }),
+  );
+}
+
+function isTooLittle(results: readonly Result[], minBytes: number): boolean {
+  let bytes = 0;
+  for (const result of results) {
+    if (result.errorCode !== ErrorCode.NONE) return false;
+    bytes += result.bytes;
+  }
+  return bytes < minBytes;
+}
+
+const stateOf = ({ partition, errorCode, bytes }: Result) => ({
+  highWatermark: partition?.highWatermark ?? -1n,
+  logStartOffset: partition?.logStartOffset ?? -1n,
+  errorCode,
+  bytes,
+});
+
+function toAnswer(result: Result): { request: FetchPartition; answer: PartitionAnswer } {
+  const { highWatermark, logStartOffset, errorCode } = stateOf(result);
+  return {
+    request: result.request,
+    answer: {
+      partitionIndex: result.request.partition,
+      errorCode,
+      highWatermark,
+      lastStableOffset: highWatermark,
+      logStartOffset,
+      abortedTransactions: null,
+      records: [...result.batches],
+    },
+  };
+}
+
+function group(answers: readonly { request: FetchPartition; answer: PartitionAnswer }[]) {
+  const topics = new Map<string, { topic: string; topicId: string; partitions: PartitionAnswer[] }>();
+  for (const { request, answer } of answers) {
+    const key = request.topicId || request.topicName;
+    const topic = topics.get(key);
+    if (topic) topic.partitions.push(answer);
+    else topics.set(key, { topic: request.topicName, topicId: request.topicId, partitions: [answer] });
+  }
+  return [...topics.values()];
+}

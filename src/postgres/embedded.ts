@@ -8,6 +8,7 @@ import { createServer, type Server } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import { codeOf, messageOf, OperationalError } from '../runtime/errors.ts';
+import { StoppedWhileStarting } from '../runtime/lifecycle.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DataDirectory, giveTo, holdDataDirectory, openDataDirectory } from './data-directory.ts';
 import { prepareBinaries } from './embedded-binaries.ts';
@@ -106,7 +107,7 @@ export class EmbeddedPostgres {
   };
 
   #throwIfStopping(): void {
-    if (this.#stopping) throw new Error('stopped while starting');
+    if (this.#stopping) throw new StoppedWhileStarting();
   }
 
   /** Starts the postmaster and waits until it is ready, with another port when the one it had is taken. */

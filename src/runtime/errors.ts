@@ -3,6 +3,7 @@
 
 export type OperationalCode =
   | 'BAD_SETTING'
+  | 'BROKER_RUNNING'
   | 'DATA_DIRECTORY'
   | 'DATABASE_PERMISSION'
   | 'DATABASE_UNREACHABLE'

@@ -1,6 +1,7 @@
 // The 61-byte header of a record batch, format v2 (KIP-98; Kafka's documentation, "Record Batch"). Accessors read
 // the bytes in place: the produce and fetch paths decode nothing else, and allocate nothing per batch.
 import { crc32c } from '@node-rs/crc32';
+import { WireError } from './wire.ts';
 
 /** baseOffset (8) and batchLength (4): what precedes the bytes that batchLength counts. */
 export const logOverhead = 12;
@@ -64,4 +65,69 @@ export const crc = (bytes: Buffer, start = 0): number => bytes.readUInt32BE(star
 
 export function writeCrc(bytes: Buffer, start = 0): void {
   bytes.writeUInt32BE(computeCrc(bytes, start), start + at.crc);
+}
+
+export interface BatchHeader {
+  readonly baseOffset: bigint;
+  readonly leaderEpoch: number;
+  readonly attributes: number;
+  readonly lastOffsetDelta: number;
+  readonly baseTimestamp: bigint;
+  readonly maxTimestamp: bigint;
+  readonly producerId: bigint;
+  readonly producerEpoch: number;
+  readonly baseSequence: number;
+  readonly recordCount: number;
+}
+
+/** Writes the header of the one batch that fills `bytes`, whose records are in place already. */
+export function writeHeader(bytes: Buffer, header: BatchHeader): void {
+  bytes.writeBigInt64BE(header.baseOffset, at.baseOffset);
+  bytes.writeInt32BE(bytes.length - logOverhead, at.batchLength);
+  bytes.writeInt32BE(header.leaderEpoch, at.partitionLeaderEpoch);
+  bytes.writeInt8(2, at.magic);
+  bytes.writeInt16BE(header.attributes, at.attributes);
+  bytes.writeInt32BE(header.lastOffsetDelta, at.lastOffsetDelta);
+  bytes.writeBigInt64BE(header.baseTimestamp, at.baseTimestamp);
+  bytes.writeBigInt64BE(header.maxTimestamp, at.maxTimestamp);
+  bytes.writeBigInt64BE(header.producerId, at.producerId);
+  bytes.writeInt16BE(header.producerEpoch, at.producerEpoch);
+  bytes.writeInt32BE(header.baseSequence, at.baseSequence);
+  bytes.writeInt32BE(header.recordCount, at.recordCount);
+  writeCrc(bytes);
+}
+
+/** `batch` with its records section replaced by `section`, which is in the given codec. Everything else stays. */
+export function replaceRecords(batch: Buffer, section: Buffer, codecNumber: number): Buffer {
+  const bytes = Buffer.allocUnsafe(headerBytes + section.length);
+  batch.copy(bytes, 0, 0, headerBytes);
+  section.copy(bytes, headerBytes);
+  bytes.writeInt32BE(bytes.length - logOverhead, at.batchLength);
+  bytes.writeInt16BE((attributes(batch) & ~0x07) | codecNumber, at.attributes);
+  writeCrc(bytes);
+  return bytes;
+}
+
+/**
+ * Where the format v2 batch that begins at `start` ends, or -1 when `bytes` does not hold all of it, as at the end of
+ * a fetch response. Throws WireError for bytes that no batch of format v2 begins with.
+ */
+export function endOfBatch(bytes: Buffer, start: number): number {
+  if (bytes.length - start < headerBytes) return -1;
+  const length = batchBytes(bytes, start);
+  const format = magic(bytes, start);
+  if (format !== 2) throw new WireError(`record format ${format} at ${start}`);
+  if (length < headerBytes) throw new WireError(`record batch of ${length} bytes at ${start}`);
+  return length > bytes.length - start ? -1 : start + length;
+}
+
+/** The whole batches of a run, in place; an incomplete one at the end is left out, as Kafka's clients do. */
+export function splitBatches(bytes: Buffer): Buffer[] {
+  const batches: Buffer[] = [];
+  let start = 0;
+  for (let end = endOfBatch(bytes, 0); end >= 0; end = endOfBatch(bytes, start)) {
+    batches.push(bytes.subarray(start, end));
+    start = end;
+  }
+  return batches;
 }

@@ -89,9 +89,14 @@ final class Compat {
   }
 
   static String newTopic(String word, int partitions) throws Exception {
-    String topic = unique(word);
-    get(admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1))).all());
-    return topic;
+    return create(new NewTopic(unique(word), partitions, (short) 1));
+  }
+
+  /** Kafka's controller answers before its brokers have heard of the topic: this waits for them too. */
+  static String create(NewTopic topic) throws Exception {
+    get(admin.createTopics(List.of(topic)).all());
+    until("the topic is known", () -> get(admin.listTopics().names()).contains(topic.name()));
+    return topic.name();
   }
 
   static <T> T get(KafkaFuture<T> future) throws Exception {

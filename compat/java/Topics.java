@@ -58,6 +58,7 @@ final class Topics {
     CreateTopicsResult created = Compat.admin.createTopics(List.of(new NewTopic(topic, 5, (short) 1)));
     Compat.same(5, Compat.get(created.numPartitions(topic)));
     Compat.same(1, Compat.get(created.replicationFactor(topic)));
+    Compat.until("the topic is known", () -> Compat.get(Compat.admin.listTopics().names()).contains(topic));
     Uuid id = Compat.get(created.topicId(topic));
     Compat.holds(!id.equals(Uuid.ZERO_UUID), "an id");
     Compat.same("delete", Compat.get(created.config(topic)).get("cleanup.policy").value());
@@ -96,18 +97,14 @@ final class Topics {
     CreateTopicsOptions validateOnly = new CreateTopicsOptions().validateOnly(true);
     Compat.get(Compat.admin.createTopics(List.of(new NewTopic(topic, 1, (short) 1)), validateOnly).all());
     Compat.holds(!Compat.get(Compat.admin.listTopics().names()).contains(topic), "not made");
-    Compat.fails(InvalidTopicException.class, () -> create(new NewTopic("no spaces", 1, (short) 1)));
-    Compat.fails(InvalidPartitionsException.class, () -> create(new NewTopic(topic, 0, (short) 1)));
-    Compat.fails(InvalidReplicationFactorException.class, () -> create(new NewTopic(topic, 1, (short) 3)));
+    Compat.fails(InvalidTopicException.class, () -> Compat.create(new NewTopic("no spaces", 1, (short) 1)));
+    Compat.fails(InvalidPartitionsException.class, () -> Compat.create(new NewTopic(topic, 0, (short) 1)));
+    Compat.fails(InvalidReplicationFactorException.class, () -> Compat.create(new NewTopic(topic, 1, (short) 3)));
     Compat.fails(InvalidConfigurationException.class,
-        () -> create(new NewTopic(topic, 1, (short) 1).configs(Map.of("no.such.config", "1"))));
+        () -> Compat.create(new NewTopic(topic, 1, (short) 1).configs(Map.of("no.such.config", "1"))));
     Compat.fails(InvalidConfigurationException.class,
-        () -> create(new NewTopic(topic, 1, (short) 1).configs(Map.of("retention.ms", "soon"))));
-    create(new NewTopic(topic, java.util.Optional.empty(), java.util.Optional.empty()));
-  }
-
-  private static void create(NewTopic topic) throws Exception {
-    Compat.get(Compat.admin.createTopics(List.of(topic)).all());
+        () -> Compat.create(new NewTopic(topic, 1, (short) 1).configs(Map.of("retention.ms", "soon"))));
+    Compat.create(new NewTopic(topic, java.util.Optional.empty(), java.util.Optional.empty()));
   }
 
   private static void partitions() throws Exception {
@@ -135,7 +132,7 @@ final class Topics {
 
   private static void configs() throws Exception {
     String topic = Compat.unique("config");
-    create(new NewTopic(topic, 1, (short) 1).configs(Map.of("retention.ms", "3600000")));
+    Compat.create(new NewTopic(topic, 1, (short) 1).configs(Map.of("retention.ms", "3600000")));
     ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
     Compat.same("3600000", entry(resource, "retention.ms").value());
     Compat.same(ConfigEntry.ConfigSource.DYNAMIC_TOPIC_CONFIG, entry(resource, "retention.ms").source());

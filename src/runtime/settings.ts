@@ -235,6 +235,13 @@ export const settingsTable = define({
     default: 1000,
     doc: 'Fetch sessions kept (KIP-227).',
   },
+  groupMemoryBytes: {
+    key: 'group.memory.bytes',
+    group: 'Memory',
+    type: bytes({ min: MiB }),
+    default: 32 * MiB,
+    doc: 'Memory for the members of all consumer groups; past it no more can join.',
+  },
   groupInitialRebalanceDelayMs: {
     key: 'group.initial.rebalance.delay.ms',
     group: 'Groups and producers',

@@ -29,6 +29,9 @@ export function openPool(databaseUrl: string, options: PoolOptions): Pool {
     types,
   });
   pool.on('error', error => options.onError?.(error));
+  // A connection in use that ends between two queries says so by an event of its own, which without a listener would
+  // end the process. Its next query fails, and the pool replaces it.
+  pool.on('connect', client => client.on('error', () => {}));
   return pool;
 }
 

@@ -198,8 +198,15 @@ export class Log {
     atLeastOne: boolean,
   ): Promise<ReadResult | undefined> {
     for (const segmentId of await this.#segmentsFrom(partition, offset)) {
-      const rows = await this.#reader.rows(segmentId, partition.partition, offset, Math.max(maxBytes, 1));
+      const rows = await this.#reader.rows(
+        segmentId,
+        partition.partition,
+        offset,
+        Math.max(maxBytes, 1),
+        partition.likelyRowBytes,
+      );
       if (rows.length === 0) continue;
+      partition.likelyRowBytes = rows.reduce((sum, row) => sum + row.records.length, 0) / rows.length;
       const batches: Buffer[] = [];
       let bytes = 0;
       for (const row of rows) {

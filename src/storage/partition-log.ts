@@ -21,6 +21,8 @@ export class PartitionLog {
   bytesSinceSnapshot = 0;
   /** The stretch of sealed log that was read last. */
   located: Located | undefined;
+  /** Mean length of the stored rows read last. */
+  likelyRowBytes: number | undefined;
   /** Woken when the high watermark or the log start moves, or the partition goes. */
   readonly waiters = new Set<() => void>();
   deleted = false;

@@ -5,6 +5,7 @@ import { tableOf } from './segments.ts';
 
 /** Rows a single read asks for at the most; with unbatched producers a row may be a hundred bytes. */
 const maxRows = 2000;
+const firstRows = 8;
 
 export interface StoredRow {
   readonly baseOffset: bigint;
@@ -23,19 +24,27 @@ export class Reader {
   }
 
   /**
-   * The rows of a segment from the one that holds `offset` on, until `maxBytes` of batches are reached (the row
-   * that passes the bound is included). Detoasts only what it returns: octet_length of an EXTERNAL value looks at its
-   * toast pointer.
+   * The rows of a segment from the one that holds `offset` on, until `maxBytes` of batches are reached (the row that
+   * passes the bound is included). `likelyRowBytes`, the mean of the rows read before, sets how many rows are looked
+   * at: without it each read would visit 2,000 (5 ms instead of 1 with 7 KiB rows). The running sum keeps a wrong guess
+   * from reading more than was asked for: octet_length of an EXTERNAL value looks at its toast pointer only.
    */
-  async rows(segmentId: number, partition: number, offset: bigint, maxBytes: number): Promise<StoredRow[]> {
+  async rows(
+    segmentId: number,
+    partition: number,
+    offset: bigint,
+    maxBytes: number,
+    likelyRowBytes: number | undefined,
+  ): Promise<StoredRow[]> {
+    const likely = likelyRowBytes === undefined ? firstRows : Math.ceil((1.25 * maxBytes) / likelyRowBytes) + 1;
     const rows = await this.#query(
       `SELECT base_offset, last_offset, records FROM (
          SELECT base_offset, last_offset, records,
                 sum(octet_length(records)) OVER (ORDER BY last_offset ROWS UNBOUNDED PRECEDING) - octet_length(records) AS before
          FROM (SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
-               WHERE partition_id = $1 AND last_offset >= $2 ORDER BY last_offset LIMIT ${maxRows}) found) counted
+               WHERE partition_id = $1 AND last_offset >= $2 ORDER BY last_offset LIMIT $4) found) counted
        WHERE before < $3`,
-      [partition, offset, maxBytes],
+      [partition, offset, maxBytes, Math.min(likely, maxRows)],
     );
     return rows.map(storedRow);
   }

@@ -1,0 +1,29 @@
+// Chooses what the command line asks for, and ends the process with a sentence where that cannot be done.
+import { OperationalError } from '../runtime/errors.ts';
+import { version } from '../runtime/version.ts';
+import { renderHelp } from './help.ts';
+import { start } from './start.ts';
+
+export async function runCommand(argv: readonly string[]): Promise<void> {
+  // A reader of our output that goes away (| head) is no reason to end.
+  process.stdout.on('error', () => {});
+  if (argv.includes('--help') || argv.includes('-h')) {
+    process.stdout.write(renderHelp());
+  } else if (argv.includes('--version')) {
+    process.stdout.write(`${version}\n`);
+  } else {
+    await start(argv).then(
+      () => process.exit(0),
+      (error: unknown) => fail(error),
+    );
+  }
+}
+
+function fail(error: unknown): never {
+  if (error instanceof OperationalError) {
+    process.stderr.write(`millrace: ${error.sentence}\n`);
+    process.exit(error.exitCode);
+  }
+  process.stderr.write(`millrace: ${error instanceof Error ? error.stack : String(error)}\n`);
+  process.exit(1);
+}

@@ -1,0 +1,202 @@
+// The composition root: what a Millrace is made of, the order it starts in, and so the order it stops in. The only
+// file that sees everything.
+import { HttpServer } from './http/server.ts';
+import type { Status } from './http/status.ts';
+import { checkDatabase } from './postgres/check.ts';
+import { EmbeddedPostgres } from './postgres/embedded.ts';
+import { MigrationError, migrate } from './postgres/migrate.ts';
+import { openPool, type Pool } from './postgres/pool.ts';
+import type { Address, Settings } from './runtime/config.ts';
+import { codeOf, messageOf, OperationalError } from './runtime/errors.ts';
+import { Lifecycle } from './runtime/lifecycle.ts';
+import { assertFree, isLoopback } from './runtime/listening.ts';
+import type { Logger } from './runtime/logger.ts';
+import { createRegistry, type Registry } from './runtime/metrics.ts';
+import { formatAddress } from './runtime/setting-types.ts';
+import { version } from './runtime/version.ts';
+
+const readinessTimeoutMs = 2000;
+
+export interface Database {
+  /** For a person: what it is and where. */
+  readonly description: string;
+  readonly url: string;
+  readonly embedded: EmbeddedPostgres | undefined;
+}
+
+export class Server {
+  readonly settings: Settings;
+  readonly logger: Logger;
+  readonly registry: Registry = createRegistry();
+  readonly startedAt = new Date();
+  /** Rejects when something that Millrace cannot do without has ended for good. */
+  readonly failed: Promise<never>;
+  readonly #fail: (error: Error) => void;
+  readonly #lifecycle: Lifecycle;
+  readonly #http: HttpServer;
+  #database: Database | undefined;
+  #pool: Pool | undefined;
+
+  constructor(settings: Settings, logger: Logger) {
+    this.settings = settings;
+    this.logger = logger;
+    this.#lifecycle = new Lifecycle(logger);
+    const { promise, reject } = failure();
+    this.failed = promise;
+    this.#fail = reject;
+    this.#http = new HttpServer({
+      address: settings.http,
+      registry: this.registry,
+      profiling: settings.profiling,
+      readiness: () => this.#readiness(),
+      readStatus: () => this.#readStatus(),
+    });
+  }
+
+  get http(): Address {
+    return this.#http.address;
+  }
+
+  get kafka(): readonly Address[] {
+    return this.settings.kafka;
+  }
+
+  /** Once started. */
+  get database(): Database {
+    return this.#database!;
+  }
+
+  /** Starts everything or nothing. */
+  async start(): Promise<void> {
+    try {
+      await this.#start();
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+  }
+
+  stop(): Promise<void> {
+    return this.#lifecycle.stop(this.settings.shutdownTimeoutMs);
+  }
+
+  /** Gives up what stop() still waits for. */
+  hurry(): void {
+    this.#lifecycle.hurry();
+  }
+
+  async #start(): Promise<void> {
+    this.#warnOfPublicListeners();
+    for (const address of this.settings.kafka) await assertFree('Kafka', address);
+
+    // PostgreSQL is the first to start and so the last to stop; HTTP listens before it is up.
+    const database = this.#prepareDatabase();
+    this.#lifecycle.add(this.#http);
+    await this.#http.start();
+    await database.start();
+
+    const { url } = this.database;
+    const pool = openPool(url, {
+      max: this.settings.databasePoolSize,
+      applicationName: 'millrace',
+      onError: error => this.logger.warn({ error: error.message }, 'lost an idle database connection'),
+    });
+    this.#lifecycle.add({ name: 'pool', stop: () => pool.end() });
+    await this.#migrate(pool);
+    this.#pool = pool;
+
+    this.#lifecycle.ready();
+  }
+
+  #prepareDatabase(): { start(): Promise<void> } {
+    const { databaseUrl } = this.settings;
+    if (databaseUrl !== null) return { start: () => this.#checkExternal(databaseUrl) };
+    const embedded = new EmbeddedPostgres({
+      dataDir: this.settings.dataDir,
+      logger: this.logger,
+      onFailure: error => this.#fail(error),
+    });
+    this.#lifecycle.add({ name: 'postgres', stop: hurry => embedded.stop(hurry) });
+    return {
+      start: async () => {
+        await embedded.start();
+        const description = `embedded PostgreSQL, data in ${embedded.directory.path}`;
+        this.#database = { description, url: embedded.url, embedded };
+      },
+    };
+  }
+
+  async #checkExternal(url: string): Promise<void> {
+    const { databasePoolSize, logWriterConnections, logReaderConnections } = this.settings;
+    // One more holds the leadership.
+    const report = await checkDatabase(url, databasePoolSize + logWriterConnections + logReaderConnections + 1);
+    for (const warning of report.warnings) this.logger.warn({ database: report.database }, warning);
+    const description = `PostgreSQL ${report.version}, database ${report.database} as ${report.role}`;
+    this.#database = { description, url, embedded: undefined };
+  }
+
+  async #migrate(pool: Pool): Promise<void> {
+    try {
+      const applied = await migrate(pool);
+      if (applied.length > 0) this.logger.info({ migrations: applied }, 'brought schema kafka up to date');
+    } catch (error) {
+      if (error instanceof MigrationError) {
+        const [message = '', hint = ''] = error.message.split('; ');
+        throw new OperationalError(message, { code: 'SCHEMA', hint, cause: error });
+      }
+      if (codeOf(error) === '42501') {
+        throw new OperationalError(`the role may not make what schema kafka needs (${messageOf(error)})`, {
+          code: 'DATABASE_PERMISSION',
+          hint: 'connect as the owner of schema kafka',
+          cause: error,
+        });
+      }
+      throw error;
+    }
+  }
+
+  #warnOfPublicListeners(): void {
+    const { kafka, http } = this.settings;
+    for (const address of [...kafka, http]) {
+      if (isLoopback(address.host)) continue;
+      this.logger.warn({ address: formatAddress(address) }, 'listening beyond this machine, without authentication');
+    }
+  }
+
+  async #readiness(): Promise<string | undefined> {
+    if (this.#lifecycle.state !== 'ready') return this.#lifecycle.state;
+    const answer = this.#pool!.query('SELECT').then(
+      () => undefined,
+      (error: unknown) => `the database does not answer (${messageOf(error)})`,
+    );
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<string>(resolve => {
+      timer = setTimeout(resolve, readinessTimeoutMs, 'the database does not answer');
+    });
+    return Promise.race([answer, late]).finally(() => clearTimeout(timer));
+  }
+
+  async #readStatus(): Promise<Status | undefined> {
+    const pool = this.#pool;
+    if (pool === undefined) return undefined;
+    const { rows } = await pool.query<{ bytes: bigint }>('SELECT pg_database_size(current_database()) AS bytes');
+    return {
+      version,
+      startedAt: this.startedAt,
+      kafka: this.kafka.map(formatAddress).join(', '),
+      database: this.database.description,
+      databaseBytes: rows[0]!.bytes,
+      topics: [],
+      groups: [],
+    };
+  }
+}
+
+function failure(): { promise: Promise<never>; reject: (error: Error) => void } {
+  let reject: (error: Error) => void = () => {};
+  const promise = new Promise<never>((_, rejectPromise) => {
+    reject = rejectPromise;
+  });
+  promise.catch(() => {}); // whoever cares awaits it
+  return { promise, reject };
+}

@@ -32,6 +32,8 @@ export const topicOperations = bits(
   'alterConfigs',
 );
 
+export const groupOperations = bits('read', 'delete', 'describe', 'describeConfigs', 'alterConfigs');
+
 export const clusterOperations = bits(
   'create',
   'alter',

@@ -48,6 +48,9 @@ export type ReadResult =
 const outOfRange: ReadResult = { error: ErrorCode.OFFSET_OUT_OF_RANGE, batches: [], bytes: 0 };
 const nothing: ReadResult = { error: ErrorCode.NONE, batches: [], bytes: 0 };
 
+/** Looks for an offset that ought to be there, before it is an error. */
+const maxLooks = 10;
+
 /** How long a killed broker's connections may take to go, ms. */
 const patienceMs = 10_000;
 
@@ -167,7 +170,7 @@ export class Log {
    * the first batch comes even if it is larger (KIP-74).
    */
   async read(partition: PartitionLog, offset: bigint, maxBytes: number, atLeastOne: boolean): Promise<ReadResult> {
-    for (;;) {
+    for (let looks = 0; looks < maxLooks; looks++) {
       if (offset < partition.logStartOffset || offset > partition.highWatermark) return outOfRange;
       if (offset === partition.highWatermark || (maxBytes <= 0 && !atLeastOne)) return nothing;
       const { start } = partition.tail;
@@ -189,6 +192,9 @@ export class Log {
       }
       if (partition.deleted) return { error: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, batches: [], bytes: 0 };
     }
+    throw new Error(
+      `offset ${offset} lies below the high watermark ${partition.highWatermark}, but no segment holds it`,
+    );
   }
 
   async #readStored(

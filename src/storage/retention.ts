@@ -32,6 +32,7 @@ export class Retention {
   readonly #options: RetentionOptions;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
+  #unsubscribe: (() => void) | undefined;
   #stopped = false;
 
   constructor(options: RetentionOptions) {
@@ -40,10 +41,15 @@ export class Retention {
 
   start(): void {
     this.#timer = setInterval(() => void this.run(), this.#options.intervalMs);
+    // A deleted topic gives its space back at once, not at the next interval.
+    this.#unsubscribe = this.#options.topics.onChange(change => {
+      if (change.kind === 'deleted') void this.run().then(() => this.run());
+    });
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#unsubscribe?.();
     clearInterval(this.#timer);
     await this.#running;
   }
@@ -75,7 +81,7 @@ export class Retention {
       await this.#applyTo(topic, settingsOf(topic), now);
     }
     const dropped = await log.segments.dropDoomed();
-    if (dropped > 0) logger.info({ segments: dropped }, 'dropped segments past retention');
+    if (dropped > 0) logger.info({ segments: dropped }, 'dropped segments');
   }
 
   /** A segment nobody writes to is closed when its time is over, or when all it holds is past retention. */

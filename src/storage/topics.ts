@@ -4,11 +4,11 @@
 // follow the changes, and a topic deleted and made again is another object with another id and uuid.
 import { randomUUID } from 'node:crypto';
 import type pg from 'pg';
-import { inTransaction, type Pool } from '../postgres/pool.ts';
+import type { Pool } from '../postgres/pool.ts';
 import { ErrorCode } from '../protocol/errors.ts';
-import { codeOf } from '../runtime/errors.ts';
 import { collisionKey, topicNameProblem } from './topic-name.ts';
 import { TopicSizes } from './topic-sizes.ts';
+import { sqlState, WriteLane } from './write-lane.ts';
 
 export type TopicConfig = Readonly<Record<string, string>>;
 
@@ -57,8 +57,7 @@ const columns = 'topic_id AS id, topic_uuid AS uuid, name, partition_count AS "p
 
 export class Topics {
   readonly sizes: TopicSizes;
-  readonly #pool: Pool;
-  readonly #term: (() => Term) | undefined;
+  readonly #lane: WriteLane;
   readonly #byName = new Map<string, Mutable<Topic>>();
   readonly #byId = new Map<number, Mutable<Topic>>();
   readonly #byUuid = new Map<string, Mutable<Topic>>();
@@ -70,8 +69,7 @@ export class Topics {
 
   private constructor(pool: Pool, term: (() => Term) | undefined) {
     this.sizes = new TopicSizes(pool);
-    this.#pool = pool;
-    this.#term = term;
+    this.#lane = new WriteLane(pool, term);
   }
 
   /** With `term`, a process whose term is over can no longer change topics. */
@@ -125,7 +123,7 @@ export class Topics {
   create({ name, partitionCount, config }: NewTopic): Promise<Topic> {
     return this.#change(name, async () => {
       this.checkName(name);
-      const row = await this.#write(async client => {
+      const row = await this.#lane.transaction(async client => {
         const { rows } = await client.query<TopicRow>(
           `INSERT INTO kafka.topics (topic_uuid, name, partition_count, config) VALUES ($1, $2, $3, $4)
            ON CONFLICT (name) DO NOTHING RETURNING ${columns}`,
@@ -148,7 +146,7 @@ export class Topics {
   delete(topic: Topic): Promise<void> {
     return this.#change(topic.name, async () => {
       this.#living(topic);
-      await this.#write(async client => {
+      await this.#lane.transaction(async client => {
         // The row first: it waits for a segment being made for the topic (kafka.create_segment locks the row), so
         // that the second statement sees that segment too.
         await client.query('DELETE FROM kafka.topics WHERE topic_id = $1', [topic.id]);
@@ -163,7 +161,7 @@ export class Topics {
     return this.#change(topic.name, async () => {
       const living = this.#living(topic);
       checkPartitionIncrease(living, newCount);
-      await this.#write(async client => {
+      await this.#lane.transaction(async client => {
         await client.query('UPDATE kafka.topics SET partition_count = $2 WHERE topic_id = $1', [topic.id, newCount]);
         await insertPartitions(client, topic.id, living.partitionCount, newCount);
       });
@@ -177,7 +175,7 @@ export class Topics {
     return this.#change(topic.name, async () => {
       const living = this.#living(topic);
       const config = change(living.config);
-      await this.#write(client =>
+      await this.#lane.transaction(client =>
         client.query('UPDATE kafka.topics SET config = $2 WHERE topic_id = $1', [topic.id, config]),
       );
       living.config = Object.freeze({ ...config });
@@ -191,31 +189,22 @@ export class Topics {
       try {
         return await work();
       } catch (error) {
-        // An error that Postgres reported means a rollback; any other leaves the outcome open.
-        if (!(error instanceof TopicError) && !isReported(error)) this.#doubtful.add(name);
-        throw error;
+        if (error instanceof TopicError) throw error;
+        const state = sqlState(error);
+        if (state === undefined) this.#doubtful.add(name);
+        if (state !== fencedState) throw error;
+        throw new TopicError(ErrorCode.NOT_CONTROLLER, 'this broker does not lead the database at the moment');
       }
     });
     this.#last = turn.catch(() => {});
     return turn;
   }
 
-  async #write<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-    try {
-      return await inTransaction(this.#pool, async client => {
-        const term = this.#term?.();
-        if (term !== undefined) await client.query('SELECT kafka.fence($1, $2)', [term.brokerId, term.epoch]);
-        return work(client);
-      });
-    } catch (error) {
-      if (codeOf(error) !== fencedState) throw error;
-      throw new TopicError(ErrorCode.NOT_CONTROLLER, 'this broker does not lead the database at the moment');
-    }
-  }
-
   /** Makes the map agree with the database about one name. */
   async #resync(name: string): Promise<void> {
-    const { rows } = await this.#pool.query<TopicRow>(`SELECT ${columns} FROM kafka.topics WHERE name = $1`, [name]);
+    const { rows } = await this.#lane.run(client =>
+      client.query<TopicRow>(`SELECT ${columns} FROM kafka.topics WHERE name = $1`, [name]),
+    );
     this.#doubtful.delete(name);
     const row = rows[0];
     const known = this.#byName.get(name);
@@ -284,9 +273,4 @@ function newTopicUuid(): string {
     const uuid = randomUUID();
     if (!/^f[89ab]/.test(uuid)) return uuid;
   }
-}
-
-function isReported(error: unknown): boolean {
-  const { severity } = error as { severity?: string };
-  return severity === 'ERROR';
 }

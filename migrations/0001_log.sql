@@ -108,3 +108,31 @@ BEGIN
   EXECUTE format('ALTER TABLE kafka.segment_%s ALTER records SET STORAGE EXTERNAL, ALTER records SET STATISTICS 0', id);
   RETURN id;
 END $$;
+
+-- Where the log of each partition of these topics ends: what a broker reads back when it takes the lead. The newest
+-- row of a partition is one backward index probe in the newest segment that has any of it; the floors answer where
+-- every segment is gone. Locks every segment it looks into: ask for some hundred topics at a time.
+CREATE FUNCTION kafka.log_ends(topic_ids int[])
+RETURNS TABLE (topic_id int, partition_id int, next_offset bigint, next_global_offset bigint)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  asked record;
+  segment record;
+BEGIN
+  FOR asked IN SELECT p.* FROM kafka.partitions p WHERE p.topic_id = ANY (topic_ids) LOOP
+    topic_id := asked.topic_id;
+    partition_id := asked.partition_id;
+    next_offset := NULL;
+    FOR segment IN SELECT s.segment_id FROM kafka.segments s
+        WHERE s.topic_id = asked.topic_id AND s.state <> 'dropping' ORDER BY s.segment_id DESC LOOP
+      EXECUTE format('SELECT last_offset + 1, global_offset + last_offset - base_offset + 1 FROM kafka.segment_%s
+        WHERE partition_id = $1 ORDER BY last_offset DESC LIMIT 1', segment.segment_id)
+        INTO next_offset, next_global_offset USING asked.partition_id;
+      EXIT WHEN next_offset IS NOT NULL;
+    END LOOP;
+    next_offset := greatest(next_offset, asked.next_offset_floor);
+    next_global_offset := coalesce(next_global_offset, 0);
+    RETURN NEXT;
+    next_global_offset := NULL;
+  END LOOP;
+END $$;

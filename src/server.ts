@@ -1,5 +1,6 @@
 // The composition root: what a Millrace is made of, the order it starts in, and so the order it stops in. The only
 // file that sees everything.
+import { Broker } from './broker/broker.ts';
 import { HttpServer } from './http/server.ts';
 import type { Status } from './http/status.ts';
 import { checkDatabase } from './postgres/check.ts';
@@ -36,6 +37,7 @@ export class Server {
   readonly #http: HttpServer;
   #database: Database | undefined;
   #pool: Pool | undefined;
+  #broker: Broker | undefined;
 
   constructor(settings: Settings, logger: Logger) {
     this.settings = settings;
@@ -58,7 +60,7 @@ export class Server {
   }
 
   get kafka(): readonly Address[] {
-    return this.settings.kafka;
+    return this.#broker?.addresses ?? this.settings.kafka;
   }
 
   /** Once started. */
@@ -104,6 +106,18 @@ export class Server {
     this.#lifecycle.add({ name: 'pool', stop: () => pool.end() });
     await this.#migrate(pool);
     this.#pool = pool;
+
+    const broker = new Broker({
+      settings: this.settings,
+      databaseUrl: url,
+      pool,
+      logger: this.logger,
+      registry: this.registry,
+      onDeposed: error => this.#fail(error),
+    });
+    this.#lifecycle.add(broker);
+    await broker.start();
+    this.#broker = broker;
 
     this.#lifecycle.ready();
   }
@@ -165,6 +179,7 @@ export class Server {
 
   async #readiness(): Promise<string | undefined> {
     if (this.#lifecycle.state !== 'ready') return this.#lifecycle.state;
+    if (!this.#broker?.log?.leading) return 'the broker does not lead the log at the moment';
     const answer = this.#pool!.query('SELECT').then(
       () => undefined,
       (error: unknown) => `the database does not answer (${messageOf(error)})`,

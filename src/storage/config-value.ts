@@ -8,6 +8,8 @@ export interface ConfigSpec {
   readonly type: ConfigType;
   readonly min?: number;
   readonly max?: number;
+  /** Within the bounds, but not allowed. */
+  readonly except?: number;
   /** What a string may be, or each entry of a list. */
   readonly allowed?: readonly string[];
   readonly pattern?: RegExp;
@@ -71,9 +73,14 @@ export function formatConfigValue(value: ConfigValue): string {
   return Array.isArray(value) ? value.join(',') : String(value);
 }
 
-function checkRange({ min, max }: ConfigSpec, number: number | bigint, refuse: (problem: string) => never): void {
+function checkRange(
+  { min, max, except }: ConfigSpec,
+  number: number | bigint,
+  refuse: (problem: string) => never,
+): void {
   if (min !== undefined && number < min) refuse(`it must be at least ${min}`);
   if (max !== undefined && number > max) refuse(`it must be at most ${max}`);
+  if (except !== undefined && Number(number) === except) refuse(`it may not be ${except}`);
 }
 
 function oneOf(allowed: readonly string[]): string {

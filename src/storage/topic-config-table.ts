@@ -36,6 +36,7 @@ const specs = [
     server: 'compression.gzip.level',
     min: -1,
     max: 9,
+    except: 0,
     doc: 'Level used when compression.type is gzip; -1 is the codec’s own default.',
   },
   {

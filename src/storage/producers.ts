@@ -56,10 +56,9 @@ export class Producers {
     if (same) return { kind: 'duplicate', baseOffset: same.baseOffset };
     const newest = entry.batches.at(-1);
     if (newest === undefined || addSequence(newest.lastSequence, 1) === first) return append;
-    // Kafka tells a batch older than the five it remembers apart from a gap.
-    return first < newest.lastSequence && first >= 0 && newest.lastSequence - first < 0x4000_0000
-      ? { kind: 'refused', error: ErrorCode.DUPLICATE_SEQUENCE_NUMBER }
-      : { kind: 'refused', error: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER };
+    // Also for a batch older than those remembered: DUPLICATE_SEQUENCE_NUMBER is success to clients, and would lose the
+    // part of an overlapping batch that is new.
+    return { kind: 'refused', error: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER };
   }
 
   /** Notes a batch as appended at `baseOffset`; until `settle`, `revert` takes it back. */

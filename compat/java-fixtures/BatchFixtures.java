@@ -31,7 +31,7 @@ public class BatchFixtures {
       add(type.name + ": every kind of key, value and header", various(builder(codec, TimestampType.CREATE_TIME, -1L, false)));
       add(type.name + ": of a transactional producer", various(builder(codec, TimestampType.CREATE_TIME, 4711L, true)));
       add(type.name + ": with append time", various(builder(codec, TimestampType.LOG_APPEND_TIME, -1L, false)));
-      add(type.name + ": larger than a compression block", large(codec));
+      if (type != CompressionType.NONE) add(type.name + ": larger than a compression block", large(codec));
     }
     add("a control batch", MemoryRecords.withEndTransactionMarker(
         9L, NOW, 3, 4711L, (short) 2, new EndTransactionMarker(ControlRecordType.COMMIT, 5)));

@@ -1,11 +1,11 @@
 // Runs Apache Kafka in the foreground: node --import tsx compat/kafka/main.ts [--port N] [--data-dir DIR] [name=value…]
-// Prints "ready HOST:PORT" when it serves; SIGINT and SIGTERM stop it. Without --data-dir its data is temporary.
+// With --classpath it only downloads Kafka and prints the Java class path. Prints "ready HOST:PORT" when it serves; SIGINT and SIGTERM stop it. Without --data-dir its data is temporary.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { startKafka } from './kafka.ts';
+import { kafkaClasspath, startKafka } from './kafka.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -13,8 +13,13 @@ const { values, positionals } = parseArgs({
     port: { type: 'string', default: '0' },
     'data-dir': { type: 'string' },
     'advertised-port': { type: 'string' },
+    classpath: { type: 'boolean' },
   },
 });
+if (values.classpath) {
+  console.log(kafkaClasspath());
+  process.exit(0);
+}
 const temporary = values['data-dir'] ? null : mkdtempSync(join(tmpdir(), 'compat-kafka-'));
 const overrides = Object.fromEntries(positionals.map(line => line.split(/=(.*)/s).slice(0, 2)));
 const advertisedPort = values['advertised-port'];

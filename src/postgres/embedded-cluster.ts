@@ -18,7 +18,7 @@ import {
 import { join } from 'node:path';
 import { codeOf, OperationalError } from '../runtime/errors.ts';
 import type { DataDirectory } from './data-directory.ts';
-import type { Binaries } from './embedded-binaries.ts';
+import { type Installation, majorVersion } from './embedded-binaries.ts';
 import { canReach, type Owner } from './embedded-owner.ts';
 import { clusterName } from './embedded-processes.ts';
 import { formatSettings, hostBasedAuthentication, measureMachine, tunedSettings } from './embedded-settings.ts';
@@ -30,12 +30,12 @@ const maxLogBytes = 16 * 2 ** 20;
 export class Cluster {
   readonly #directory: DataDirectory;
   readonly #owner: Owner;
-  readonly #binaries: Binaries;
+  readonly #installation: Installation;
 
-  constructor(directory: DataDirectory, owner: Owner, binaries: Binaries) {
+  constructor(directory: DataDirectory, owner: Owner, installation: Installation) {
     this.#directory = directory;
     this.#owner = owner;
-    this.#binaries = binaries;
+    this.#installation = installation;
   }
 
   get exists(): boolean {
@@ -51,8 +51,9 @@ export class Cluster {
     this.#own(partial);
     const parameters = [
       ...['-D', this.#visible(partial), '-U', role, '--auth=trust', '--no-instructions'],
-      // The collation that no update of the operating system changes.
-      ...['--encoding=UTF8', '--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8'],
+      // A collation that no update of the operating system changes.
+      ...['--encoding=UTF8', '--locale=C'],
+      ...(majorVersion(this.#installation) < 17 ? [] : ['--locale-provider=builtin', '--builtin-locale=C.UTF-8']),
     ];
     const { failed, text } = await runToEnd(this.#program('initdb'), parameters, this.#spawnOptions(partial));
     if (failed) {
@@ -67,7 +68,7 @@ export class Cluster {
 
   checkVersion(): void {
     const version = readFileSync(join(this.#directory.cluster, 'PG_VERSION'), 'utf8').trim();
-    const ours = this.#binaries.majorVersion;
+    const ours = majorVersion(this.#installation);
     if (Number(version) === ours) return;
     throw new OperationalError(
       `the data in ${this.#directory.cluster} was made by PostgreSQL ${version}, and this Millrace brings PostgreSQL ${ours}`,
@@ -147,6 +148,7 @@ export class Cluster {
   /**
    * The path by which PostgreSQL gets to `directory`, which must be its working directory. Below a directory that it
    * may not enter, Linux still lets a process into the working directory it was started in, by /proc/self/cwd.
+   * (PostgreSQL 15 and older leave it for a moment, to find their own files, and do not get back.)
    */
   #visible(directory: string): string {
     if (canReach(directory, this.#owner)) return directory;
@@ -158,7 +160,7 @@ export class Cluster {
   }
 
   #program(name: string): string {
-    return join(this.#binaries.directory, 'bin', name);
+    return join(this.#installation.directory, 'bin', name);
   }
 
   #spawnOptions(cwd: string) {

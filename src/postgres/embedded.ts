@@ -11,7 +11,7 @@ import { codeOf, messageOf, OperationalError } from '../runtime/errors.ts';
 import { StoppedWhileStarting } from '../runtime/lifecycle.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DataDirectory, giveTo, holdDataDirectory, openDataDirectory } from './data-directory.ts';
-import { prepareBinaries } from './embedded-binaries.ts';
+import { findInstallation, type Installation, prepareInstallation } from './embedded-binaries.ts';
 import { Cluster, lastLines, role } from './embedded-cluster.ts';
 import { chooseOwner } from './embedded-owner.ts';
 import { endLeftovers, readPostmaster } from './embedded-processes.ts';
@@ -25,6 +25,8 @@ export interface EmbeddedOptions {
   /** Absolute. */
   readonly dataDir: string;
   readonly logger: Logger;
+  /** Another PostgreSQL than the one npm installed. */
+  readonly installation?: Installation;
   /** PostgreSQL's settings, over the tuned ones. */
   readonly settings?: Readonly<Record<string, string>>;
   /** Called when PostgreSQL has ended and cannot be started again. */
@@ -68,7 +70,11 @@ export class EmbeddedPostgres {
     }
     this.#throwIfStopping();
     const owner = chooseOwner(this.directory.cluster);
-    const cluster = new Cluster(this.directory, owner, prepareBinaries(owner));
+    const cluster = new Cluster(
+      this.directory,
+      owner,
+      prepareInstallation(this.#options.installation ?? findInstallation(), owner),
+    );
     giveTo(owner, this.directory);
     if (!cluster.exists) {
       this.#options.logger.info({ directory: this.directory.cluster }, 'making the database cluster');

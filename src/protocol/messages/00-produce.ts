@@ -1,3 +1,5 @@
+// Produce. Acks 0, 1 or -1 (all). 3 brings batches of format v2 (KIP-98), 7 zstd (KIP-110), 8 errors of single
+// records (KIP-467), 10 the new leader (KIP-951), 13 topic ids (KIP-516).
 import { api, array, int16, int32, int64, records, string, struct, uuid } from '../schema.ts';
 
 export const Produce = api({

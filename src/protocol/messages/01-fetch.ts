@@ -1,3 +1,6 @@
+// Fetch. 4 brings batches of format v2 (KIP-98), 7 fetch sessions (KIP-227), 9 leader epochs (KIP-320), 11 racks
+// (KIP-392), 12 diverging epochs (KIP-595), 13 topic ids (KIP-516), 16 the new leader (KIP-951), 17 directory ids
+// (KIP-858).
 import { api, array, int8, int16, int32, int64, records, string, struct, uuid } from '../schema.ts';
 
 export const Fetch = api({

@@ -1,3 +1,5 @@
+// ListOffsets: from a timestamp to an offset. Below 0 the timestamp is a question: -1 latest, -2 earliest, -3 max
+// timestamp (7, KIP-734), -4 earliest local (8), -5 latest tiered (9), -6 earliest pending upload (11).
 import { api, array, int8, int16, int32, int64, string } from '../schema.ts';
 
 export const ListOffsets = api({

@@ -1,3 +1,5 @@
+// Metadata. Null topics mean all of them, an empty list none (in version 0 empty means all). 10 brings topic ids
+// (KIP-516), 13 an error for the whole answer (KIP-1102).
 import { api, array, boolean, int16, int32, string, uuid } from '../schema.ts';
 
 export const Metadata = api({

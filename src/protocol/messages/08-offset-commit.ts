@@ -1,3 +1,4 @@
+// OffsetCommit. 7 brings static members (KIP-345), 9 the member epochs of KIP-848, 10 topic ids.
 import { api, array, int16, int32, int64, string, uuid } from '../schema.ts';
 
 export const OffsetCommit = api({

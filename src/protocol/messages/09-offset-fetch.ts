@@ -1,3 +1,5 @@
+// OffsetFetch. Null topics mean all. 8 asks for several groups at once (KIP-709), 9 brings member epochs (KIP-848),
+// 10 topic ids.
 import { api, array, boolean, int16, int32, int64, string, uuid } from '../schema.ts';
 
 export const OffsetFetch = api({

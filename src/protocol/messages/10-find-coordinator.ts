@@ -1,3 +1,5 @@
+// FindCoordinator. Key type 0 is a group, 1 a transactional id, 2 a share partition. 4 asks for several keys
+// (KIP-699).
 import { api, array, int8, int16, int32, string } from '../schema.ts';
 
 export const FindCoordinator = api({

@@ -1,3 +1,5 @@
+// JoinGroup. 4 makes a new member come back with its id (KIP-394), 5 brings static members (KIP-345), 8 a reason
+// (KIP-800), 9 lets a leader skip the assignment (KIP-814).
 import { api, array, boolean, bytes, int16, int32, string } from '../schema.ts';
 
 export const JoinGroup = api({

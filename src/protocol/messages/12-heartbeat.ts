@@ -1,3 +1,4 @@
+// Heartbeat. 3 brings static members (KIP-345).
 import { api, int16, int32, string } from '../schema.ts';
 
 export const Heartbeat = api({

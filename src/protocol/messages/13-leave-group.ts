@@ -1,3 +1,4 @@
+// LeaveGroup. 3 lets several members leave at once (KIP-345), 5 brings reasons (KIP-800).
 import { api, array, int16, int32, string } from '../schema.ts';
 
 export const LeaveGroup = api({

@@ -1,3 +1,4 @@
+// SyncGroup. 3 brings static members (KIP-345), 5 the protocol's type and name (KIP-559).
 import { api, array, bytes, int16, int32, string } from '../schema.ts';
 
 export const SyncGroup = api({

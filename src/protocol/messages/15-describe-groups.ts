@@ -1,3 +1,5 @@
+// DescribeGroups. 3 brings authorized operations (KIP-430), 4 static members, 6 GROUP_ID_NOT_FOUND with a message
+// (KIP-1043).
 import { api, array, boolean, bytes, int16, int32, string } from '../schema.ts';
 
 export const DescribeGroups = api({

@@ -1,3 +1,4 @@
+// ListGroups. 4 filters by state (KIP-518), 5 by group type (KIP-848).
 import { api, array, int16, int32, string } from '../schema.ts';
 
 export const ListGroups = api({

@@ -1,3 +1,4 @@
+// SaslHandshake. 0 is followed by bare SASL tokens, 1 by SaslAuthenticate requests (KIP-152).
 import { api, array, int16, string } from '../schema.ts';
 
 export const SaslHandshake = api({

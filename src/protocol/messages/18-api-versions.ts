@@ -1,3 +1,5 @@
+// ApiVersions. 3 names the client's software (KIP-511) and lists features (KIP-584). The response header is always
+// version 0, see header.ts.
 import { api, array, boolean, int16, int32, int64, string } from '../schema.ts';
 
 export const ApiVersions = api({

@@ -1,3 +1,5 @@
+// CreateTopics. 4 lets the broker choose partitions and replicas (-1, KIP-464), 5 answers with the configuration
+// (KIP-525), 7 with the topic id (KIP-516).
 import { api, array, boolean, int8, int16, int32, string, uuid } from '../schema.ts';
 
 export const CreateTopics = api({

@@ -1,3 +1,4 @@
+// DeleteTopics. 6 names topics by id too (KIP-516).
 import { api, array, int16, int32, string, uuid } from '../schema.ts';
 
 export const DeleteTopics = api({

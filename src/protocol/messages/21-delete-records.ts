@@ -1,3 +1,4 @@
+// DeleteRecords: moves the log start offset (KIP-107). Offset -1 means the high watermark.
 import { api, array, int16, int32, int64, string } from '../schema.ts';
 
 export const DeleteRecords = api({

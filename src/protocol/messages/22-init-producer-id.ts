@@ -1,3 +1,4 @@
+// InitProducerId (KIP-98). 3 lets a producer keep its id (KIP-360), 5 belongs to KIP-890.
 import { api, int16, int32, int64, string } from '../schema.ts';
 
 export const InitProducerId = api({

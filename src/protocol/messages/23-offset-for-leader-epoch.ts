@@ -1,3 +1,4 @@
+// OffsetForLeaderEpoch: where a leader epoch ended (KIP-320).
 import { api, array, int16, int32, int64, string } from '../schema.ts';
 
 export const OffsetForLeaderEpoch = api({

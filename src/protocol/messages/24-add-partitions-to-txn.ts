@@ -1,3 +1,4 @@
+// AddPartitionsToTxn (KIP-98). From 4 on brokers send several transactions at once (KIP-890); clients stay at 3.
 import { api, array, boolean, int16, int32, int64, string } from '../schema.ts';
 
 export const AddPartitionsToTxn = api({

@@ -1,3 +1,4 @@
+// AddOffsetsToTxn (KIP-98).
 import { api, int16, int32, int64, string } from '../schema.ts';
 
 export const AddOffsetsToTxn = api({

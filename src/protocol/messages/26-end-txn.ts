@@ -1,3 +1,4 @@
+// EndTxn (KIP-98). 5 answers with the producer's next epoch (KIP-890).
 import { api, boolean, int16, int32, int64, string } from '../schema.ts';
 
 export const EndTxn = api({

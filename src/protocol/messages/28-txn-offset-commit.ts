@@ -1,3 +1,4 @@
+// TxnOffsetCommit (KIP-98). 3 brings generation and static members (KIP-447).
 import { api, array, int16, int32, int64, string } from '../schema.ts';
 
 export const TxnOffsetCommit = api({

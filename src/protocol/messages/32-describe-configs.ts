@@ -1,3 +1,4 @@
+// DescribeConfigs. 1 brings the source and synonyms (KIP-226), 3 type and documentation (KIP-569).
 import { api, array, boolean, int8, int16, int32, string } from '../schema.ts';
 
 export const DescribeConfigs = api({

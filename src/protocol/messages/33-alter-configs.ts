@@ -1,3 +1,4 @@
+// AlterConfigs: replaces the whole configuration of a resource; 44 changes single entries.
 import { api, array, boolean, int8, int16, int32, string } from '../schema.ts';
 
 export const AlterConfigs = api({

@@ -1,3 +1,5 @@
+// DescribeLogDirs (KIP-113). 3 brings an error for the whole answer, 4 the volume's size (KIP-827), 5 cordoned
+// directories (KIP-1066).
 import { api, array, boolean, int16, int32, int64, string } from '../schema.ts';
 
 export const DescribeLogDirs = api({

@@ -1,3 +1,4 @@
+// SaslAuthenticate (KIP-152). 1 brings the session's lifetime (KIP-368).
 import { api, bytes, int16, int64, string } from '../schema.ts';
 
 export const SaslAuthenticate = api({

@@ -1,3 +1,4 @@
+// CreatePartitions (KIP-195): `count` is the new total.
 import { api, array, boolean, int16, int32, string } from '../schema.ts';
 
 export const CreatePartitions = api({

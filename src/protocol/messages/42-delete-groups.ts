@@ -1,3 +1,4 @@
+// DeleteGroups (KIP-229).
 import { api, array, int16, int32, string } from '../schema.ts';
 
 export const DeleteGroups = api({

@@ -1,3 +1,4 @@
+// IncrementalAlterConfigs (KIP-339). Operations: 0 set, 1 delete, 2 append, 3 subtract.
 import { api, array, boolean, int8, int16, int32, string } from '../schema.ts';
 
 export const IncrementalAlterConfigs = api({

@@ -1,3 +1,4 @@
+// OffsetDelete (KIP-496): forgets committed offsets of a group.
 import { api, array, int16, int32, string } from '../schema.ts';
 
 export const OffsetDelete = api({

@@ -1,3 +1,4 @@
+// DescribeCluster (KIP-700). 1 tells brokers from controllers (KIP-919), 2 adds fenced brokers (KIP-1073).
 import { api, array, boolean, int8, int16, int32, string } from '../schema.ts';
 
 export const DescribeCluster = api({

@@ -1,3 +1,4 @@
+// DescribeTransactions (KIP-664).
 import { api, array, int16, int32, int64, string } from '../schema.ts';
 
 export const DescribeTransactions = api({

@@ -1,3 +1,4 @@
+// ListTransactions (KIP-664). 1 filters by duration (KIP-994), 2 by a pattern of ids (KIP-1152).
 import { api, array, int16, int32, int64, string } from '../schema.ts';
 
 export const ListTransactions = api({

@@ -1,3 +1,4 @@
+// DescribeTopicPartitions: metadata in pages (KIP-966). A null cursor is the first page, or the last one's answer.
 import { api, array, boolean, int16, int32, string, struct, uuid } from '../schema.ts';
 
 export const DescribeTopicPartitions = api({

@@ -46,7 +46,8 @@ const specs = [
     server: 'compression.lz4.level',
     min: 1,
     max: 17,
-    doc: 'Level used when compression.type is lz4.',
+    ignored: true,
+    doc: 'Level used when compression.type is lz4: the encoder here has only one.',
   },
   {
     name: 'compression.type',
@@ -161,7 +162,7 @@ const specs = [
     default: '1048588',
     server: 'message.max.bytes',
     min: 0,
-    doc: 'Largest record batch a producer may send, in bytes, after compression.',
+    doc: 'Largest record batch a producer may send, in bytes, as it sends it.',
   },
   {
     name: 'message.timestamp.after.max.ms',
@@ -267,7 +268,7 @@ const specs = [
     default: '1073741824',
     server: 'log.segment.bytes',
     min: 1_048_576,
-    doc: 'Size at which a new segment is begun.',
+    doc: 'Size at which a new segment is begun. A segment holds all of a topic’s partitions.',
   },
   {
     name: 'segment.index.bytes',
@@ -293,7 +294,7 @@ const specs = [
     default: String(7 * day),
     server: 'log.roll.ms',
     min: 1,
-    doc: 'Age at which a segment is closed and a new one is begun.',
+    doc: 'Length of the intervals, counted from 1970-01-01 UTC, at whose ends segments are closed: with 86400000 a segment holds a day. Less than a minute counts as a minute.',
   },
   {
     name: 'unclean.leader.election.enable',

@@ -19,7 +19,7 @@ export interface TopicSettings {
   readonly compact: boolean;
   readonly delete: boolean;
   readonly compressionType: CompressionType;
-  /** For the codec of compressionType, where it has levels. */
+  /** For the codec of compressionType, where its level can be chosen. */
   readonly compressionLevel: number | undefined;
   readonly maxMessageBytes: number;
   readonly retentionMs: number;
@@ -62,7 +62,7 @@ function computeSettings(overrides: TopicConfig, defaults: ServerDefaults): Topi
     delete: policy.includes('delete'),
     compressionType,
     compressionLevel:
-      compressionType === 'gzip' || compressionType === 'lz4' || compressionType === 'zstd'
+      compressionType === 'gzip' || compressionType === 'zstd'
         ? number(`compression.${compressionType}.level`)
         : undefined,
     maxMessageBytes: number('max.message.bytes'),

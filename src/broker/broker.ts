@@ -6,6 +6,7 @@ import { hostname } from 'node:os';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Pool } from '../postgres/pool.ts';
+import { BufferPool } from '../runtime/buffer-pool.ts';
 import type { Settings } from '../runtime/config.ts';
 import type { Part } from '../runtime/lifecycle.ts';
 import { GroupStore } from '../storage/groups.ts';
@@ -24,6 +25,9 @@ import { GroupCoordinator } from './groups/coordinator.ts';
 import { handlers } from './handlers/index.ts';
 import { Listener } from './listener.ts';
 import { observeBroker } from './metrics.ts';
+
+/** Blocks kept for the next requests when no request needs them. */
+const freeMemoryBytes = 16 * 1024 * 1024;
 
 export interface BrokerOptions {
   readonly settings: Settings;
@@ -79,6 +83,7 @@ export class Broker implements Part {
     const { settings, databaseUrl, pool, logger, registry, onDeposed } = this.#options;
     const brokerId = settings.nodeId;
     const defaults = serverDefaults(settings);
+    const memory = new BufferPool(freeMemoryBytes);
     const term = () => ({ brokerId, epoch: this.#log!.epoch });
     const clusterId = await readClusterId(pool);
     const topics = await Topics.load(pool, term);
@@ -93,6 +98,7 @@ export class Broker implements Part {
       writers: settings.logWriterConnections,
       readers: settings.logReaderConnections,
       tailCacheBytes: settings.tailCacheBytes,
+      memory,
       synchronousAcksOne: settings.synchronousCommitAcks1,
       logger,
       onDeposed,
@@ -144,6 +150,7 @@ export class Broker implements Part {
       logConnections: settings.logConnections,
       dispatcher: new Dispatcher(handlers, context),
       budget,
+      memory,
       maxRequestBytes: settings.socketRequestMaxBytes,
       maxInFlightBytes: settings.connectionInFlightBytes,
       maxIdleMs: settings.connectionsMaxIdleMs,

@@ -7,12 +7,14 @@ import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import { FrameReader } from '../protocol/frame.ts';
 import { WireError } from '../protocol/wire.ts';
+import type { BufferPool } from '../runtime/buffer-pool.ts';
 import type { Budget, Paused } from './budget.ts';
 import { type Dispatcher, RefusedRequest } from './dispatch.ts';
 
 export interface ConnectionOptions {
   readonly dispatcher: Dispatcher;
   readonly budget: Budget;
+  readonly memory: BufferPool;
   readonly maxRequestBytes: number;
   readonly maxInFlightBytes: number;
   readonly maxIdleMs: number;
@@ -22,10 +24,12 @@ export interface ConnectionOptions {
 }
 
 interface Answer {
+  readonly frame: Buffer;
   chunks: Buffer[] | undefined;
   done: boolean;
-  /** Of the request's frame, given back once its answer is with the socket. */
-  readonly bytes: number;
+  /** Work that goes on with the request's bytes after its answer. */
+  held: Promise<unknown>[] | undefined;
+  whenSent: (() => void)[] | undefined;
 }
 
 /** How long a frame may take to arrive whole, ms: a client that sends a byte a minute must not hold memory for ever. */
@@ -51,7 +55,11 @@ export class Connection implements Paused {
     this.#socket = socket;
     this.#options = options;
     this.#clientHost = socket.remoteAddress ?? '';
-    this.#frames = new FrameReader({ maxBytes: options.maxRequestBytes, reserve: bytes => this.#take(bytes) });
+    this.#frames = new FrameReader({
+      maxBytes: options.maxRequestBytes,
+      reserve: bytes => this.#take(bytes),
+      memory: options.memory,
+    });
     socket.setNoDelay(true);
     socket.setTimeout(options.maxIdleMs, () => {
       if (this.#answers.length === 0) this.close('idle');
@@ -147,7 +155,7 @@ export class Connection implements Paused {
 
   async #serve(frame: Buffer): Promise<void> {
     const { budget, dispatcher, logger, onServed } = this.#options;
-    const answer: Answer = { chunks: undefined, done: false, bytes: frame.length };
+    const answer: Answer = { frame, chunks: undefined, done: false, held: undefined, whenSent: undefined };
     this.#answers.push(answer);
     this.#ready = false;
     const readyForNext = () => {
@@ -164,6 +172,14 @@ export class Connection implements Paused {
         signal: this.#abort.signal,
         readyForNext,
         closeConnection: reason => this.close(reason),
+        hold: work => {
+          answer.held ??= [];
+          answer.held.push(work);
+        },
+        whenSent: callback => {
+          answer.whenSent ??= [];
+          answer.whenSent.push(callback);
+        },
       });
       onServed(served.name, (performance.now() - begun) / 1000);
       answer.chunks = served.chunks;
@@ -186,25 +202,32 @@ export class Connection implements Paused {
   #flush(): void {
     this.#socket.cork();
     while (this.#answers[0]?.done) {
-      const { chunks, bytes } = this.#answers.shift()!;
-      if (this.#socket.destroyed) {
-        this.#give(bytes);
-        continue;
-      }
-      let answerBytes = 0;
-      for (const chunk of chunks ?? []) {
-        answerBytes += chunk.length;
+      const answer = this.#answers.shift()!;
+      this.#releaseRequest(answer);
+      let bytes = 0;
+      for (const chunk of this.#socket.destroyed ? [] : (answer.chunks ?? [])) {
+        bytes += chunk.length;
         if (!this.#socket.write(chunk)) this.#undrained = this.#socket.writableLength > this.#options.maxInFlightBytes;
       }
-      // The request's memory goes now, the answer's when the client has taken it.
-      this.#give(bytes);
-      if (answerBytes > 0) {
-        this.#take(answerBytes);
-        this.#socket.write('', () => this.#give(answerBytes));
-      }
+      this.#take(bytes);
+      const sent = () => {
+        this.#give(bytes);
+        for (const callback of answer.whenSent ?? []) callback();
+      };
+      if (bytes > 0) this.#socket.write('', sent);
+      else sent();
     }
     process.nextTick(() => this.#socket.uncork());
     if (this.#draining && this.#answers.length === 0) this.#socket.end();
+  }
+
+  #releaseRequest({ frame, held }: Answer): void {
+    const release = () => {
+      this.#give(frame.length);
+      this.#options.memory.give(frame);
+    };
+    if (held) void Promise.allSettled(held).then(release);
+    else release();
   }
 
   #refuse(error: Error): void {

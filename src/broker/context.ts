@@ -39,4 +39,8 @@ export interface RequestContext {
   /** The request's effects are in order now: the connection may begin its next one before this is answered. */
   readyForNext(): void;
   closeConnection(reason: string): void;
+  /** Keeps the request's bytes, which otherwise are used again once it is answered, until `work` is done. */
+  hold(work: Promise<unknown>): void;
+  /** Calls back when the client has taken the answer, or will not. */
+  whenSent(callback: () => void): void;
 }

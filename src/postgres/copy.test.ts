@@ -35,7 +35,7 @@ test('what the encoder writes is what Postgres reads, at every size of value and
         encoder.bytes(parts, bytes);
       }
       await session.execute(`TRUNCATE copied RESTART IDENTITY; ${copyInto('copied (a, b, c)')}`, [encoder.finish()]);
-      const found = await session.query('SELECT a, b, c FROM copied ORDER BY n', []);
+      const { rows: found } = await session.query('SELECT a, b, c FROM copied ORDER BY n', []);
       assert.deepEqual(
         found.map(([a, b, c]) => ({ a: a!.readInt32BE(), b: b!.readBigInt64BE(), c })),
         rows.map(({ int, long, parts }) => ({ a: int, b: long, c: Buffer.concat(parts) })),
@@ -59,9 +59,9 @@ test('two COPYs travel in one query, between other statements', async () => {
     payload(1, 2),
     payload(3),
   ]);
-  const [row] = await session.query('SELECT (SELECT sum(n) FROM one)::int, (SELECT sum(n) FROM two)::int', []);
+  const { rows: sums } = await session.query('SELECT (SELECT sum(n) FROM one)::int, (SELECT sum(n) FROM two)::int', []);
   assert.deepEqual(
-    row!.map(value => value!.readInt32BE()),
+    sums[0]!.map(value => value!.readInt32BE()),
     [5, 3],
   );
 });

@@ -36,7 +36,7 @@ test('pipelined requests are answered in order, failures included', async () => 
     session.query('SELECT count(*)::text FROM ordered WHERE n < $1', [10]),
   ]);
   const codes = outcomes.map(outcome =>
-    outcome.status === 'rejected' ? (outcome.reason as PostgresError).code : text(outcome.value?.[0]?.[0]),
+    outcome.status === 'rejected' ? (outcome.reason as PostgresError).code : text(outcome.value?.rows[0]?.[0]),
   );
   assert.deepEqual(codes, [undefined, '23505', '2', '22012', '42883', '22012', undefined, '2']);
   await session.end();
@@ -50,7 +50,12 @@ test('values of every size come back, nulls and empty ones told apart', async ()
       session.query(`SELECT NULL, ''::bytea, convert_to(repeat('x', $1), 'UTF8'), $2::text`, [size, null]),
     ),
   );
-  for (const [i, [row]] of rows.entries()) {
+  for (const [
+    i,
+    {
+      rows: [row],
+    },
+  ] of rows.entries()) {
     assert.equal(row![0], null);
     assert.equal(row![1]!.length, 0);
     assert.ok(row![2]!.equals(Buffer.alloc(sizes[i]!, 'x')));
@@ -65,11 +70,13 @@ test('more statements than are kept prepared still work, each again and again', 
     const results = await Promise.all(
       Array.from({ length: 600 }, (_, i) => session.query(`SELECT ${i} + $1::int`, [round])),
     );
-    results.forEach(([row], i) => {
+    results.forEach(({ rows: [row] }, i) => {
       assert.equal(row![0]!.readInt32BE(), i + round);
     });
   }
-  const [count] = await session.query('SELECT count(*)::int FROM pg_prepared_statements', []);
+  const {
+    rows: [count],
+  } = await session.query('SELECT count(*)::int FROM pg_prepared_statements', []);
   assert.ok(count![0]!.readInt32BE() <= 257);
   await session.end();
 });
@@ -79,7 +86,7 @@ test('a statement whose preparation failed does not spoil its name', async () =>
   const sql = 'SELECT n FROM made_later WHERE n = $1';
   await assert.rejects(session.query(sql, [1]), { code: '42P01' });
   await session.execute('CREATE TABLE made_later (n int); INSERT INTO made_later VALUES (1)');
-  assert.equal((await session.query(sql, [1]))[0]![0]!.readInt32BE(), 1);
+  assert.equal((await session.query(sql, [1])).rows[0]![0]!.readInt32BE(), 1);
   await session.end();
 });
 
@@ -113,7 +120,7 @@ test('ending waits for the answers, and is no loss', async () => {
   const session = await open(() => losses++);
   const answer = session.query('SELECT pg_sleep(0.05), 7', []);
   await session.end();
-  assert.equal((await answer)[0]![1]!.readInt32BE(), 7);
+  assert.equal((await answer).rows[0]![1]!.readInt32BE(), 7);
   assert.equal(losses, 0);
   await assert.rejects(session.execute('SELECT 1'), ConnectionLostError);
 });

@@ -6,6 +6,7 @@
 // Requests may be pipelined: each ends in one ReadyForQuery, and answers come in order.
 import type { Socket } from 'node:net';
 import pg from 'pg';
+import type { BufferPool } from '../runtime/buffer-pool.ts';
 import type { CopyPayload } from './copy.ts';
 
 /** An ErrorResponse of the server; `code` is the SQLSTATE. */
@@ -28,10 +29,18 @@ export class ConnectionLostError extends Error {
 
 export type Row = readonly (Buffer | null)[];
 
+export interface Result {
+  readonly rows: readonly Row[];
+  /** Says that the rows' bytes are needed no more; not calling it only costs their memory's reuse. */
+  release(): void;
+}
+
 interface Request {
   readonly rows: Row[];
+  /** Messages that arrived in pieces and so in blocks of their own. */
+  readonly blocks: Buffer[];
   error: PostgresError | undefined;
-  resolve(rows: Row[]): void;
+  resolve(result: Result): void;
   reject(error: Error): void;
 }
 
@@ -39,6 +48,8 @@ export interface SessionOptions {
   readonly applicationName: string;
   /** Called once, when the connection has ended without `end()` having been called. */
   readonly onLost?: (error: ConnectionLostError) => void;
+  /** Where the memory of large rows comes from; the collector's without it. */
+  readonly memory?: BufferPool;
 }
 
 const maxPrepared = 256;
@@ -47,6 +58,7 @@ export class Session {
   readonly processId: number;
   readonly #socket: Socket;
   readonly #onLost: SessionOptions['onLost'];
+  readonly #memory: BufferPool | undefined;
   readonly #waiting: Request[] = [];
   readonly #prepared = new Map<string, string>();
   #nextStatement = 0;
@@ -56,10 +68,11 @@ export class Session {
   #partial: Buffer | undefined;
   #filled = 0;
 
-  private constructor(socket: Socket, processId: number, onLost: SessionOptions['onLost']) {
+  private constructor(socket: Socket, processId: number, { onLost, memory }: SessionOptions) {
     this.#socket = socket;
     this.processId = processId;
     this.#onLost = onLost;
+    this.#memory = memory;
     for (const event of ['data', 'error', 'close', 'end']) socket.removeAllListeners(event);
     socket.on('data', chunk => this.#receive(chunk));
     socket.on('error', error => this.#lose(error.message));
@@ -77,7 +90,7 @@ export class Session {
     client.on('error', () => {}); // until the handover; afterwards the socket's events come to us
     await client.connect();
     const inner = client as unknown as { connection: { stream: Socket }; processID: number };
-    return new Session(inner.connection.stream, inner.processID, options.onLost);
+    return new Session(inner.connection.stream, inner.processID, options);
   }
 
   get lost(): boolean {
@@ -103,7 +116,7 @@ export class Session {
   }
 
   /** Runs a prepared statement (prepared on first use), parameters as text, results in binary. */
-  query(sql: string, parameters: readonly (string | number | bigint | null)[]): Promise<Row[]> {
+  query(sql: string, parameters: readonly (string | number | bigint | null)[]): Promise<Result> {
     return this.#request(() => {
       let name = this.#prepared.get(sql);
       if (name === undefined) {
@@ -140,11 +153,11 @@ export class Session {
     this.#socket.destroy();
   }
 
-  #request(send: () => void): Promise<Row[]> {
+  #request(send: () => void): Promise<Result> {
     if (this.#lost || this.#ended)
       return Promise.reject(this.#lost ?? new ConnectionLostError('the session has ended'));
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ rows: [], error: undefined, resolve, reject });
+      this.#waiting.push({ rows: [], blocks: [], error: undefined, resolve, reject });
       this.#socket.cork();
       send();
       this.#socket.uncork();
@@ -189,7 +202,7 @@ export class Session {
           at += size;
           continue;
         }
-        this.#partial = Buffer.allocUnsafe(size);
+        this.#partial = this.#allocate(size);
         this.#filled = 0;
       }
       const copied = chunk.copy(this.#partial, this.#filled, at, at + this.#partial.length - this.#filled);
@@ -199,15 +212,20 @@ export class Session {
       const size = this.#partial.readInt32BE(1) + 1;
       if (size > this.#partial.length) {
         // Only the header was there; now the message's size is known.
-        const whole = Buffer.allocUnsafe(size);
+        const whole = this.#allocate(size);
         this.#partial.copy(whole);
         this.#partial = whole;
         continue;
       }
       const message = this.#partial;
       this.#partial = undefined;
+      this.#waiting[0]?.blocks.push(message);
       this.#message(message[0]!, message.subarray(5));
     }
+  }
+
+  #allocate(bytes: number): Buffer {
+    return this.#memory?.take(bytes) ?? Buffer.allocUnsafe(bytes);
   }
 
   #message(type: number, body: Buffer): void {
@@ -219,10 +237,14 @@ export class Session {
     } else if (type === 0x5a && request) {
       this.#waiting.shift();
       if (request.error) request.reject(request.error);
-      else request.resolve(request.rows);
+      else request.resolve({ rows: request.rows, release: () => this.#release(request.blocks) });
     }
     // Everything else (ParseComplete, CommandComplete, CopyInResponse, notices, parameter status) says nothing
     // that ReadyForQuery does not settle. A FATAL error outside a request is followed by the socket's close.
+  }
+
+  #release(blocks: Buffer[]): void {
+    for (const block of blocks.splice(0)) this.#memory?.give(block);
   }
 
   #lose(reason: string): void {

@@ -3,10 +3,14 @@
 // taken at most 1 MiB, then at most as much again as has arrived, ahead of the bytes. Owned by one connection.
 import { WireError } from './wire.ts';
 
-/** Below this a frame comes out of Node's shared pool, which is quicker and wastes little. */
-const pooledBytes = 4 * 1024;
 const aheadBytes = 1024 * 1024;
 const sizeBytes = 4;
+
+/** Where memory for frames comes from. */
+export interface FrameMemory {
+  take(bytes: number): Buffer;
+  give(buffer: Buffer): void;
+}
 
 export interface FrameOptions {
   readonly maxBytes: number;
@@ -15,11 +19,19 @@ export interface FrameOptions {
    * delivered, and is then the receiver's to give back; `reserved` is what an unfinished frame still holds.
    */
   readonly reserve?: (bytes: number) => void;
+  /** A delivered frame is the receiver's to give back; without this, frames are left to the collector. */
+  readonly memory?: FrameMemory;
 }
+
+const collected: FrameMemory = {
+  take: bytes => (bytes < 4096 ? Buffer.allocUnsafe(bytes) : Buffer.allocUnsafeSlow(bytes)),
+  give: () => {},
+};
 
 export class FrameReader {
   readonly #maxBytes: number;
   readonly #reserve: (bytes: number) => void;
+  readonly #memory: FrameMemory;
   readonly #size = Buffer.alloc(sizeBytes);
   #sizeFilled = 0;
   /** The length of the frame being filled; -1 while its size is being read. */
@@ -27,9 +39,10 @@ export class FrameReader {
   #frame: Buffer = this.#size;
   #filled = 0;
 
-  constructor({ maxBytes, reserve = () => {} }: FrameOptions) {
+  constructor({ maxBytes, reserve = () => {}, memory = collected }: FrameOptions) {
     this.#maxBytes = maxBytes;
     this.#reserve = reserve;
+    this.#memory = memory;
   }
 
   /** Bytes reserved for a frame that has not been delivered. */
@@ -78,7 +91,7 @@ export class FrameReader {
     const first = Math.min(length, aheadBytes);
     this.#reserve(first);
     this.#length = length;
-    this.#frame = first < pooledBytes ? Buffer.allocUnsafe(first) : Buffer.allocUnsafeSlow(first);
+    this.#frame = this.#memory.take(first);
   }
 
   #fill(chunk: Buffer, at: number): number {
@@ -92,8 +105,9 @@ export class FrameReader {
   #grow(): void {
     const size = Math.min(this.#length, this.#frame.length * 2);
     this.#reserve(size - this.#frame.length);
-    const next = Buffer.allocUnsafeSlow(size);
+    const next = this.#memory.take(size);
     this.#frame.copy(next, 0, 0, this.#filled);
+    this.#memory.give(this.#frame);
     this.#frame = next;
   }
 }

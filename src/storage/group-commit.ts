@@ -238,7 +238,10 @@ export class Writer {
     let bytes = 0;
     for (const append of appends) {
       const { topic, partition, batch } = append;
-      if (append.cancelled) continue;
+      if (append.cancelled) {
+        append.resolve({ error: ErrorCode.REQUEST_TIMED_OUT, baseOffset: -1n, logAppendTime: -1n });
+        continue;
+      }
       const segment = segments.get(topic.id);
       if (segment === undefined || partition.deleted) {
         append.resolve({ error: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, baseOffset: -1n, logAppendTime: -1n });

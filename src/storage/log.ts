@@ -7,12 +7,13 @@ import { Session } from '../postgres/session.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import * as batchHeader from '../protocol/record-batch.ts';
 import { backoff } from '../runtime/backoff.ts';
+import type { BufferPool } from '../runtime/buffer-pool.ts';
 import { type Append, type AppendResult, snapshotStatement, Writer, type WriterContext } from './group-commit.ts';
 import { beginTerm, type Term } from './leadership.ts';
 import { PartitionLog } from './partition-log.ts';
-import { Reader, type StoredRow } from './reader.ts';
+import { Reader, type StoredRow, type StoredRows } from './reader.ts';
 import { type SegmentRules, Segments } from './segments.ts';
-import { cutRun, TailCache } from './tail-cache.ts';
+import { cutRun, sliceRun, TailCache } from './tail-cache.ts';
 import type { Topic, Topics } from './topics.ts';
 
 export interface LogOptions {
@@ -26,6 +27,7 @@ export interface LogOptions {
   readonly writers: number;
   readonly readers: number;
   readonly tailCacheBytes: number;
+  readonly memory: BufferPool;
   /** Whether acks=1 waits for the WAL's flush as acks=all does. */
   readonly synchronousAcksOne: boolean;
   readonly logger: Logger;
@@ -41,12 +43,16 @@ export interface LogCounters {
   storedReads: number;
 }
 
-export type ReadResult =
-  | { readonly error: typeof ErrorCode.NONE; readonly batches: readonly Buffer[]; readonly bytes: number }
-  | { readonly error: number; readonly batches: readonly Buffer[]; readonly bytes: 0 };
+export interface ReadResult {
+  readonly error: number;
+  /** Each one or more whole batches, as they are stored. */
+  readonly chunks: readonly Buffer[];
+  readonly bytes: number;
+  /** Says that the bytes have been sent: their memory is used again. Not calling it only costs that. */
+  release(): void;
+}
 
-const outOfRange: ReadResult = { error: ErrorCode.OFFSET_OUT_OF_RANGE, batches: [], bytes: 0 };
-const nothing: ReadResult = { error: ErrorCode.NONE, batches: [], bytes: 0 };
+const empty = (error: number): ReadResult => ({ error, chunks: [], bytes: 0, release: () => {} });
 
 /** Looks for an offset that ought to be there, before it is an error. */
 const maxLooks = 10;
@@ -73,8 +79,8 @@ export class Log {
   constructor(options: LogOptions) {
     this.#options = options;
     this.segments = new Segments(options.pool, options.segmentRules);
-    this.tailCache = new TailCache(options.tailCacheBytes);
-    this.#reader = new Reader(options.databaseUrl, options.readers);
+    this.tailCache = new TailCache(options.tailCacheBytes, options.memory);
+    this.#reader = new Reader(options.databaseUrl, options.readers, options.memory);
     const context: WriterContext = {
       segments: this.segments,
       tailCache: this.tailCache,
@@ -148,10 +154,17 @@ export class Log {
 
   /** Queues a validated batch. `acks` is the producer's: 0, 1 or -1. The result comes after COMMIT. */
   append(topic: Topic, partition: PartitionLog, batch: Buffer, acks: number, appendTime: boolean): PendingAppend {
-    let resolve!: (result: AppendResult) => void;
-    const result = new Promise<AppendResult>(settle => {
-      resolve = settle;
+    let answer!: (result: AppendResult) => void;
+    const result = new Promise<AppendResult>(resolve => {
+      answer = resolve;
     });
+    let settled = false;
+    let onSettled: (() => void) | undefined;
+    const resolve = (outcome: AppendResult) => {
+      settled = true;
+      answer(outcome);
+      onSettled?.();
+    };
     const synchronous = acks === -1 || this.#options.synchronousAcksOne;
     const append: Append = { topic, partition, batch, synchronous, appendTime, cancelled: false, resolve };
     if (this.#stopping) resolve({ error: ErrorCode.NOT_LEADER_OR_FOLLOWER, baseOffset: -1n, logAppendTime: -1n });
@@ -160,7 +173,12 @@ export class Log {
       result,
       expire: error => {
         append.cancelled = true;
-        resolve({ error, baseOffset: -1n, logAppendTime: -1n });
+        answer({ error, baseOffset: -1n, logAppendTime: -1n });
+        return settled
+          ? Promise.resolve()
+          : new Promise(done => {
+              onSettled = done;
+            });
       },
     };
   }
@@ -171,13 +189,14 @@ export class Log {
    */
   async read(partition: PartitionLog, offset: bigint, maxBytes: number, atLeastOne: boolean): Promise<ReadResult> {
     for (let looks = 0; looks < maxLooks; looks++) {
-      if (offset < partition.logStartOffset || offset > partition.highWatermark) return outOfRange;
-      if (offset === partition.highWatermark || (maxBytes <= 0 && !atLeastOne)) return nothing;
+      if (offset < partition.logStartOffset || offset > partition.highWatermark)
+        return empty(ErrorCode.OFFSET_OUT_OF_RANGE);
+      if (offset === partition.highWatermark || (maxBytes <= 0 && !atLeastOne)) return empty(ErrorCode.NONE);
       const { start } = partition.tail;
       if (start !== undefined && offset >= start) {
         this.counters.tailReads++;
-        const { batches, bytes } = partition.tail.read(offset, maxBytes, atLeastOne);
-        return { error: ErrorCode.NONE, ...trimTo(partition.highWatermark, batches, bytes) };
+        const read = partition.tail.read(offset, partition.highWatermark, maxBytes, atLeastOne);
+        return { error: ErrorCode.NONE, ...read };
       }
       this.counters.storedReads++;
       try {
@@ -190,7 +209,7 @@ export class Log {
         if ((error as { code?: string }).code === '42P01') continue; // dropped by retention while it was looked up
         throw error;
       }
-      if (partition.deleted) return { error: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, batches: [], bytes: 0 };
+      if (partition.deleted) return empty(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
     }
     throw new Error(
       `offset ${offset} lies below the high watermark ${partition.highWatermark}, but no segment holds it`,
@@ -203,28 +222,33 @@ export class Log {
     maxBytes: number,
     atLeastOne: boolean,
   ): Promise<ReadResult | undefined> {
+    const stored = await this.#storedRows(partition, offset, Math.max(maxBytes, 1));
+    if (!stored) return undefined;
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    for (const row of stored.rows) {
+      if (row.baseOffset >= partition.highWatermark) break;
+      const chunk = sliceRun(row.records, bytes === 0 ? offset : 0n, maxBytes - bytes, atLeastOne && bytes === 0);
+      if (chunk.length === 0) break;
+      chunks.push(chunk);
+      bytes += chunk.length;
+    }
+    return { error: ErrorCode.NONE, chunks, bytes, release: stored.release };
+  }
+
+  async #storedRows(partition: PartitionLog, offset: bigint, maxBytes: number): Promise<StoredRows | undefined> {
     for (const segmentId of await this.#segmentsFrom(partition, offset)) {
-      const rows = await this.#reader.rows(
+      const stored = await this.#reader.rows(
         segmentId,
         partition.partition,
         offset,
-        Math.max(maxBytes, 1),
+        maxBytes,
         partition.likelyRowBytes,
       );
+      const { rows } = stored;
       if (rows.length === 0) continue;
       partition.likelyRowBytes = rows.reduce((sum, row) => sum + row.records.length, 0) / rows.length;
-      const batches: Buffer[] = [];
-      let bytes = 0;
-      for (const row of rows) {
-        for (const batch of cutRun(row.records, offset)) {
-          if (bytes + batch.length > maxBytes && !(atLeastOne && bytes === 0)) {
-            return { error: ErrorCode.NONE, ...trimTo(partition.highWatermark, batches, bytes) };
-          }
-          batches.push(batch);
-          bytes += batch.length;
-        }
-      }
-      return { error: ErrorCode.NONE, ...trimTo(partition.highWatermark, batches, bytes) };
+      return stored;
     }
     return undefined;
   }
@@ -336,7 +360,7 @@ export class Log {
     for (const partition of this.#partitions.get(topic.id) ?? []) {
       if (!partition) continue;
       partition.deleted = true;
-      this.tailCache.drop(partition.tail);
+      partition.tail.clear();
       partition.wake();
     }
     this.#partitions.delete(topic.id);
@@ -356,13 +380,14 @@ export class Log {
       if (snapshot.next_offset > offset) offset = snapshot.next_offset;
     }
     while (offset < partition.committedEnd) {
-      const result = await this.#readStored(partition, offset, 8 * 1024 * 1024, true);
-      if (!result || result.batches.length === 0) break;
-      for (const batch of result.batches) {
-        partition.producers.replay(batch, now);
-        partition.bytesSinceSnapshot += batch.length;
+      const stored = await this.#storedRows(partition, offset, 8 * 1024 * 1024);
+      if (!stored) break;
+      for (const { records, lastOffset } of stored.rows) {
+        for (const batch of cutRun(records, offset)) partition.producers.replay(batch, now);
+        partition.bytesSinceSnapshot += records.length;
+        offset = lastOffset + 1n;
       }
-      offset = endOf(result.batches);
+      stored.release();
     }
   }
 
@@ -496,7 +521,7 @@ export class Log {
       partition.committedEnd;
     for (const partition of this.#unflushed) {
       const end = endOfPartition(partition);
-      if (end < partition.committedEnd) partition.cutBack(end, () => this.tailCache.drop(partition.tail));
+      if (end < partition.committedEnd) partition.cutBack(end);
     }
     for (const writer of this.#writers) {
       const [partition] = writer.unsettled;
@@ -556,16 +581,15 @@ interface EndRow {
 
 export interface PendingAppend {
   readonly result: Promise<AppendResult>;
-  /** Answers with `error` now; a batch that no commit has taken yet is left out of the log. */
-  expire(error: number): void;
+  /**
+   * Answers with `error` now; a batch that no commit has taken yet is left out of the log. Resolves when the batch's
+   * bytes are needed no more.
+   */
+  expire(error: number): Promise<void>;
 }
 
 function writerOf(partition: PartitionLog, writers: number): number {
   return (partition.topicId * 31 + partition.partition) % writers;
-}
-
-function endOf(batches: readonly Buffer[]): bigint {
-  return batchHeader.lastOffset(batches.at(-1)!) + 1n;
 }
 
 function newestOf(records: Buffer): bigint {
@@ -575,10 +599,4 @@ function newestOf(records: Buffer): bigint {
     if (timestamp > newest) newest = timestamp;
   }
   return newest;
-}
-
-/** Without the batches at or past `end` (committed, but not yet for readers). */
-function trimTo(end: bigint, batches: Buffer[], bytes: number): { batches: Buffer[]; bytes: number } {
-  while (batches.length > 0 && batchHeader.baseOffset(batches.at(-1)!) >= end) bytes -= batches.pop()!.length;
-  return { batches, bytes };
 }

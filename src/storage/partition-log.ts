@@ -57,8 +57,8 @@ export class PartitionLog {
   }
 
   /** Postgres crashed and took back asynchronous commits that nobody had been shown. */
-  cutBack(end: bigint, dropTail: () => void): void {
-    dropTail();
+  cutBack(end: bigint): void {
+    this.tail.clear();
     this.committedEnd = end;
     this.end = end;
     this.producers.clear();

@@ -1,6 +1,8 @@
 // Reads the log behind the tail cache: whole rows in bulk, binary, on a few connections of their own, so that a
 // consumer catching up does not wait behind the writers.
-import { type Row, Session } from '../postgres/session.ts';
+
+import { type Result, type Row, Session } from '../postgres/session.ts';
+import type { BufferPool } from '../runtime/buffer-pool.ts';
 import { tableOf } from './segments.ts';
 
 /** Rows a single read asks for at the most; with unbatched producers a row may be a hundred bytes. */
@@ -13,13 +15,21 @@ export interface StoredRow {
   readonly records: Buffer;
 }
 
+export interface StoredRows {
+  readonly rows: readonly StoredRow[];
+  /** Says that the rows' bytes are needed no more. */
+  release(): void;
+}
+
 export class Reader {
   readonly #databaseUrl: string;
+  readonly #memory: BufferPool;
   readonly #sessions: (Promise<Session> | undefined)[];
   #turn = 0;
 
-  constructor(databaseUrl: string, connections: number) {
+  constructor(databaseUrl: string, connections: number, memory: BufferPool) {
     this.#databaseUrl = databaseUrl;
+    this.#memory = memory;
     this.#sessions = new Array(connections).fill(undefined);
   }
 
@@ -35,9 +45,9 @@ export class Reader {
     offset: bigint,
     maxBytes: number,
     likelyRowBytes: number | undefined,
-  ): Promise<StoredRow[]> {
+  ): Promise<StoredRows> {
     const likely = likelyRowBytes === undefined ? firstRows : Math.ceil((1.25 * maxBytes) / likelyRowBytes) + 1;
-    const rows = await this.#query(
+    const { rows, release } = await this.#query(
       `SELECT base_offset, last_offset, records FROM (
          SELECT base_offset, last_offset, records,
                 sum(octet_length(records)) OVER (ORDER BY last_offset ROWS UNBOUNDED PRECEDING) - octet_length(records) AS before
@@ -46,7 +56,7 @@ export class Reader {
        WHERE before < $3`,
       [partition, offset, maxBytes, Math.min(likely, maxRows)],
     );
-    return rows.map(storedRow);
+    return { rows: rows.map(storedRow), release };
   }
 
   /** The first row from `offset` on with a batch of `timestamp` or later. */
@@ -56,7 +66,7 @@ export class Reader {
     offset: bigint,
     timestamp: bigint,
   ): Promise<StoredRow | undefined> {
-    const rows = await this.#query(
+    const { rows } = await this.#query(
       `SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
        WHERE partition_id = $1 AND last_offset >= $2 AND max_timestamp >= $3 ORDER BY last_offset LIMIT 1`,
       [partition, offset, timestamp],
@@ -66,7 +76,7 @@ export class Reader {
 
   /** The first of the rows with the newest timestamp. */
   async newest(segmentId: number, partition: number, offset: bigint): Promise<StoredRow | undefined> {
-    const rows = await this.#query(
+    const { rows } = await this.#query(
       `SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
        WHERE partition_id = $1 AND last_offset >= $2 ORDER BY max_timestamp DESC, last_offset LIMIT 1`,
       [partition, offset],
@@ -74,7 +84,7 @@ export class Reader {
     return rows[0] && storedRow(rows[0]);
   }
 
-  async #query(sql: string, parameters: readonly (string | number | bigint)[]): Promise<Row[]> {
+  async #query(sql: string, parameters: readonly (string | number | bigint)[]): Promise<Result> {
     const session = await this.#session();
     return session.query(sql, parameters);
   }
@@ -88,7 +98,10 @@ export class Reader {
       if (session && !session.lost) return session;
       if (this.#sessions[turn] !== opening) return this.#sessions[turn]!;
     }
-    this.#sessions[turn] = Session.open(this.#databaseUrl, { applicationName: 'millrace reader' });
+    this.#sessions[turn] = Session.open(this.#databaseUrl, {
+      applicationName: 'millrace reader',
+      memory: this.#memory,
+    });
     return this.#sessions[turn];
   }
 

@@ -3,6 +3,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { baseOffset, lastOffset } from '../protocol/record-batch.ts';
 import { buildBatch } from '../protocol/records.ts';
+import { BufferPool } from '../runtime/buffer-pool.ts';
 import { cutRun, type Run, Tail, TailCache } from './tail-cache.ts';
 
 function batchAt(offset: bigint, records: number, valueBytes: number): Buffer {
@@ -22,95 +23,115 @@ function runAt(offset: bigint, shape: readonly { records: number; valueBytes: nu
 }
 
 /** What `Tail.read` says it does, over a plain list of batches. */
-function readModel(held: readonly Buffer[], offset: bigint, maxBytes: number, atLeastOne: boolean): Buffer[] {
+function readModel(
+  held: readonly Buffer[],
+  offset: bigint,
+  end: bigint,
+  maxBytes: number,
+  atLeastOne: boolean,
+): Buffer {
   const taken: Buffer[] = [];
   let bytes = 0;
-  for (const batch of held.filter(batch => lastOffset(batch) >= offset)) {
-    const first = atLeastOne && taken.length === 0;
-    if (!first && bytes + batch.length > maxBytes) break;
+  for (const batch of held) {
+    if (lastOffset(batch) < offset || baseOffset(batch) >= end) continue;
+    if (bytes + batch.length > maxBytes && !(atLeastOne && taken.length === 0)) break;
     taken.push(batch);
     bytes += batch.length;
   }
-  return taken;
+  return Buffer.concat(taken);
 }
 
 const shape = fc.record({ records: fc.integer({ min: 1, max: 4 }), valueBytes: fc.integer({ min: 0, max: 60 }) });
 
-test('reads agree with a list of batches, over any appends and evictions of several partitions', () => {
+test('reads agree with a list of batches, over any appends, evictions, clears and unfinished sends', () => {
   const partitions = 3;
   const operation = fc.oneof(
-    { weight: 3, arbitrary: fc.tuple(fc.nat(partitions - 1), fc.array(shape, { minLength: 1, maxLength: 3 })) },
+    { weight: 4, arbitrary: fc.tuple(fc.nat(partitions - 1), fc.array(shape, { minLength: 1, maxLength: 3 })) },
     {
-      weight: 2,
+      weight: 3,
       arbitrary: fc.record({
         of: fc.nat(partitions - 1),
         at: fc.double({ min: 0, max: 1, noNaN: true }),
+        behind: fc.nat(3),
         maxBytes: fc.nat(900),
         atLeastOne: fc.boolean(),
       }),
     },
-    { weight: 1, arbitrary: fc.record({ drop: fc.nat(partitions - 1) }) },
+    { weight: 1, arbitrary: fc.record({ clear: fc.nat(partitions - 1) }) },
+    { weight: 1, arbitrary: fc.constant('send' as const) },
   );
   fc.assert(
     fc.property(
       fc.integer({ min: 400, max: 8000 }),
+      fc.integer({ min: 64, max: 2000 }),
       fc.array(operation, { maxLength: 120 }),
-      (maxBytes, operations) => {
-        const cache = new TailCache(maxBytes);
+      (maxBytes, slabBytes, operations) => {
+        // Room to hand an evicted slab out again at once: a reader's bytes must not change under it.
+        const cache = new TailCache(maxBytes, new BufferPool(2 ** 20), slabBytes);
         const tails = Array.from({ length: partitions }, () => new Tail());
-        const ends = new Array<bigint>(partitions).fill(0n);
         const runs: Run[][] = tails.map(() => []);
-        let order: { of: number; run: Run }[] = [];
-        const cost = () => order.reduce((sum, { run }) => sum + run.bytes + 256, 0);
+        const ends = new Array<bigint>(partitions).fill(0n);
+        const sending: { got: Buffer[]; expected: Buffer; release: () => void }[] = [];
         for (const operation of operations) {
-          if (Array.isArray(operation)) {
+          if (operation === 'send') {
+            const sent = sending.shift();
+            if (sent) assert.deepEqual(Buffer.concat(sent.got), sent.expected);
+            sent?.release();
+          } else if (Array.isArray(operation)) {
             const [of, batches] = operation;
             const run = runAt(ends[of]!, batches);
             ends[of] = run.lastOffset + 1n;
-            cache.add(tails[of]!, run);
             runs[of]!.push(run);
-            order.push({ of, run });
-            while (cost() > maxBytes) runs[order.shift()!.of]!.shift();
-          } else if ('drop' in operation) {
-            cache.drop(tails[operation.drop]!);
-            runs[operation.drop] = [];
-            order = order.filter(({ of }) => of !== operation.drop);
+            cache.add(tails[of]!, run);
+          } else if ('clear' in operation) {
+            tails[operation.clear]!.clear();
           } else {
-            const held = runs[operation.of]!.flatMap(run => [...run.batches]);
-            const start = tails[operation.of]!.start;
-            assert.equal(start, runs[operation.of]![0]?.baseOffset);
+            const { of } = operation;
+            const tail = tails[of]!;
+            const { start } = tail;
             if (start === undefined) continue;
-            const offset = start + BigInt(Math.floor(operation.at * Number(ends[operation.of]! - start + 1n)));
-            const { batches, bytes } = tails[operation.of]!.read(offset, operation.maxBytes, operation.atLeastOne);
-            const expected = readModel(held, offset, operation.maxBytes, operation.atLeastOne);
-            assert.deepEqual(
-              batches.map(batch => baseOffset(batch)),
-              expected.map(batch => baseOffset(batch)),
-            );
-            assert.equal(
-              bytes,
-              expected.reduce((sum, batch) => sum + batch.length, 0),
-            );
+            const held = runs[of]!.filter(run => run.baseOffset >= start);
+            const end = held.at(-1 - operation.behind)?.baseOffset ?? ends[of]!;
+            const offset = start + BigInt(Math.floor(operation.at * Number(ends[of]! - start + 1n)));
+            const { chunks, bytes, release } = tail.read(offset, end, operation.maxBytes, operation.atLeastOne);
+            const all = held.flatMap(run => [...run.batches]);
+            const expected = readModel(all, offset, end, operation.maxBytes, operation.atLeastOne);
+            assert.deepEqual(Buffer.concat(chunks), expected);
+            assert.equal(bytes, expected.length);
+            sending.push({ got: chunks, expected, release });
           }
-          assert.equal(cache.bytes, cost());
-          assert.ok(cache.bytes <= maxBytes);
+          assert.ok(cache.bytes <= Math.max(maxBytes, slabBytes) + Math.max(slabBytes, 1000));
         }
+        for (const sent of sending) assert.deepEqual(Buffer.concat(sent.got), sent.expected);
       },
     ),
     { numRuns: 300 },
   );
 });
 
-test('a run larger than the cache leaves it at once, and the partition reads from Postgres again', () => {
-  const cache = new TailCache(1000);
+test('an evicted slab is used again once it is sent, and never while it is being sent', () => {
+  const memory = new BufferPool(2 ** 20);
+  const cache = new TailCache(70_000, memory, 65_536);
+  const tail = new Tail();
+  const fill = (offset: bigint) => cache.add(tail, runAt(offset, [{ records: 1, valueBytes: 60_000 }]));
+  fill(0n);
+  const read = tail.read(0n, 1n, 100_000, false);
+  const before = Buffer.concat(read.chunks);
+  fill(1n);
+  assert.equal(tail.start, 1n);
+  assert.equal(memory.freeBytes, 0, 'the first slab is pinned');
+  fill(2n);
+  assert.ok(memory.freeBytes > 0, 'the second is free');
+  fill(3n);
+  assert.deepEqual(Buffer.concat(read.chunks), before);
+});
+
+test('a run larger than the cache empties its partition, which reads from Postgres again', () => {
+  const cache = new TailCache(1000, new BufferPool(0), 200);
   const tail = new Tail();
   cache.add(tail, runAt(0n, [{ records: 1, valueBytes: 10 }]));
   cache.add(tail, runAt(1n, [{ records: 1, valueBytes: 5000 }]));
   assert.equal(tail.start, undefined);
-  assert.equal(cache.bytes, 0);
-  cache.add(tail, runAt(2n, [{ records: 2, valueBytes: 10 }]));
-  assert.equal(tail.start, 2n);
-  assert.equal(tail.read(3n, 10_000, false).batches.length, 1);
 });
 
 test('a row is cut into its batches from the one that holds the offset on', () => {

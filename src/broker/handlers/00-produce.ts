@@ -48,7 +48,7 @@ export const produce = handler(Produce, async (request, context) => {
       ? undefined
       : setTimeout(
           () => {
-            for (const append of pending) append.expire(ErrorCode.REQUEST_TIMED_OUT);
+            for (const append of pending) context.hold(append.expire(ErrorCode.REQUEST_TIMED_OUT));
           },
           Math.max(request.timeoutMs, 0),
         );

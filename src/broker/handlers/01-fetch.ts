@@ -23,8 +23,9 @@ interface Wanted {
 
 interface Result extends Wanted {
   readonly errorCode: number;
-  readonly batches: readonly Buffer[];
+  readonly chunks: readonly Buffer[];
   readonly bytes: number;
+  readonly release?: () => void;
 }
 
 /** However little memory is free, a fetch may read this much, so that consumers always get on. */
@@ -51,9 +52,12 @@ export const fetch = handler(
       const leftMs = deadline - performance.now();
       if (leftMs <= 0 || context.signal.aborted) break;
       const partitions = wanted.flatMap(({ partition }) => (partition ? [partition] : []));
+      release(results);
       await awaitChange(partitions, leftMs, context.signal);
       results = await readAll(wanted, request.maxBytes, context);
     }
+    const sent = results;
+    context.whenSent(() => release(sent));
     return {
       throttleTimeMs: 0,
       errorCode: ErrorCode.NONE,
@@ -104,17 +108,23 @@ async function readAll(wanted: readonly Wanted[], maxBytes: number, { broker }: 
   return Promise.all(
     wanted.map(async (want): Promise<Result> => {
       const { request, partition, errorCode } = want;
-      if (!partition || errorCode !== ErrorCode.NONE) return { ...want, batches: [], bytes: 0 };
-      if (partition.deleted) return { ...want, errorCode: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, batches: [], bytes: 0 };
+      if (!partition || errorCode !== ErrorCode.NONE) return { ...want, chunks: [], bytes: 0 };
+      if (partition.deleted) return { ...want, errorCode: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, chunks: [], bytes: 0 };
       const atLeastOne = first && request.fetchOffset < partition.highWatermark;
       if (atLeastOne) first = false;
       const promised = Math.min(request.maxBytes, left);
       if (request.fetchOffset < partition.highWatermark) left -= promised;
       try {
-        return { ...want, ...(await broker.log.read(partition, request.fetchOffset, promised, atLeastOne)) };
+        const { error, chunks, bytes, release } = await broker.log.read(
+          partition,
+          request.fetchOffset,
+          promised,
+          atLeastOne,
+        );
+        return { ...want, errorCode: error, chunks, bytes, release };
       } catch (error) {
         broker.logger.error({ err: error, partition: request.partition }, 'a read from Postgres failed');
-        return { ...want, errorCode: ErrorCode.KAFKA_STORAGE_ERROR, batches: [], bytes: 0 };
+        return { ...want, errorCode: ErrorCode.KAFKA_STORAGE_ERROR, chunks: [], bytes: 0 };
       }
     }),
   );
@@ -127,6 +137,10 @@ function isTooLittle(results: readonly Result[], minBytes: number): boolean {
     bytes += result.bytes;
   }
   return bytes < minBytes;
+}
+
+function release(results: readonly Result[]): void {
+  for (const result of results) result.release?.();
 }
 
 const stateOf = ({ partition, errorCode, bytes }: Result) => ({
@@ -147,7 +161,7 @@ function toAnswer(result: Result): { request: FetchPartition; answer: PartitionA
       lastStableOffset: highWatermark,
       logStartOffset,
       abortedTransactions: null,
-      records: [...result.batches],
+      records: result.chunks,
     },
   };
 }

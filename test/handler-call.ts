@@ -27,6 +27,8 @@ export async function call<A extends Api>(
     signal: new AbortController().signal,
     readyForNext() {},
     closeConnection() {},
+    hold() {},
+    whenSent() {},
   });
   return readResponse(api, version, Buffer.concat(writeResponse(api, version, response as never)));
 }

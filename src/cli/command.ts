@@ -13,7 +13,7 @@ export async function runCommand(argv: readonly string[]): Promise<void> {
     process.stdout.write(`${version}\n`);
   } else {
     await start(argv).then(
-      () => process.exit(0),
+      code => process.exit(code),
       (error: unknown) => fail(error),
     );
   }

@@ -10,12 +10,14 @@ const sameSignalMs = 500;
 /** How long giving up may take before the process ends regardless. */
 const lastResortMs = 3000;
 
-export async function start(argv: readonly string[]): Promise<void> {
+/** Resolves to the exit code. */
+export async function start(argv: readonly string[]): Promise<number> {
   const settings = await readSettings({ argv, env: process.env, cwd: process.cwd() });
   const logger = createLogger(settings.logLevel);
   const server = new Server(settings, logger);
 
   let first: number | undefined;
+  let gaveUp = false;
   const signalled = new Promise<void>(resolve => {
     const onSignal = (signal: NodeJS.Signals) => {
       if (first === undefined) {
@@ -26,6 +28,7 @@ export async function start(argv: readonly string[]): Promise<void> {
       }
       if (Date.now() - first < sameSignalMs) return;
       logger.warn({ signal }, 'giving up what is under way');
+      gaveUp = true;
       server.hurry();
       setTimeout(() => process.exit(1), lastResortMs);
     };
@@ -43,4 +46,5 @@ export async function start(argv: readonly string[]): Promise<void> {
     await server.stop();
   }
   logger.info('stopped');
+  return gaveUp ? 1 : 0;
 }

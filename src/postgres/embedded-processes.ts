@@ -3,10 +3,11 @@
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { codeOf, OperationalError } from '../runtime/errors.ts';
+import type { DataDirectory } from './data-directory.ts';
 
 const pollMs = 10;
 const fastShutdownMs = 15_000;
@@ -43,7 +44,8 @@ function commandLines(): [number, string][] {
  * Ends what still runs on the cluster, so that the next postmaster can begin: fast shutdown, then immediate, then
  * SIGKILL. PostgreSQL recovers from any of them. Returns whether there was anything.
  */
-export async function endLeftovers(cluster: string): Promise<boolean> {
+export async function endLeftovers({ cluster, sockets }: DataDirectory): Promise<boolean> {
+  if (!existsSync(cluster)) return false;
   const name = clusterName(cluster);
   const found = findProcesses(name);
   const postmaster = readPostmaster(cluster);
@@ -66,9 +68,13 @@ export async function endLeftovers(cluster: string): Promise<boolean> {
       );
     }
   }
-  // After a reboot, or in a new container, the number in postmaster.pid may be another program's by now, and
-  // PostgreSQL would take that for its own. With the process dead, PostgreSQL sorts the file out itself.
+  // After a reboot, or in a new container, the number in a lock file may be another program's by now, or that of a
+  // process that nobody has waited for; PostgreSQL would take either for its own. With the process gone, it sorts
+  // postmaster.pid out itself, and uses it to look for shared memory that is still attached.
   if (postmaster !== undefined && isAlive(postmaster.pid)) rmSync(join(cluster, 'postmaster.pid'), { force: true });
+  for (const file of readdirSync(sockets)) {
+    if (file.startsWith('.s.PGSQL.')) rmSync(join(sockets, file), { force: true });
+  }
   return found.length > 0;
 }
 

@@ -65,7 +65,7 @@ export class EmbeddedPostgres {
 
   async start(): Promise<void> {
     this.#holder = await holdDataDirectory(this.directory);
-    if (existsSync(this.directory.cluster) && (await endLeftovers(this.directory.cluster))) {
+    if (await endLeftovers(this.directory)) {
       this.#options.logger.warn('ended the PostgreSQL of a Millrace that was killed');
     }
     this.#throwIfStopping();
@@ -184,7 +184,7 @@ export class EmbeddedPostgres {
     logger.error({ log: this.directory.logFile }, 'PostgreSQL has ended; starting it again');
     for (let attempt = 1; ; attempt++) {
       try {
-        await endLeftovers(this.directory.cluster);
+        await endLeftovers(this.directory);
         await this.#launch(cluster, { keepPort: true });
         logger.info('PostgreSQL is back');
         return;

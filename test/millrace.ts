@@ -1,0 +1,95 @@
+// A whole Millrace as a process of its own, as `npm start` runs it, for tests from outside.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+export interface Options {
+  readonly env?: Readonly<Record<string, string>>;
+  /** As another user, which only root can. */
+  readonly user?: { readonly uid: number; readonly gid: number };
+}
+
+export interface Exit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+export class Millrace {
+  readonly #child: ChildProcess;
+  readonly exited: Promise<Exit>;
+  stdout = '';
+  stderr = '';
+  readonly #waiting = new Set<() => void>();
+  #ended = false;
+
+  /** On free ports, unless the flags say otherwise. */
+  constructor(flags: readonly string[], options: Options = {}) {
+    const { PATH = '', TMPDIR } = process.env;
+    this.#child = spawn(
+      process.execPath,
+      ['--import', 'tsx', 'src/main.ts', '--kafka=127.0.0.1:0', '--http=127.0.0.1:0', ...flags],
+      {
+        cwd: root,
+        env: { PATH, HOME: '/nonexistent', ...(TMPDIR === undefined ? {} : { TMPDIR }), ...options.env },
+        stdio: ['ignore', 'pipe', 'pipe'],
+        ...options.user,
+      },
+    );
+    this.#child.stdout!.on('data', chunk => {
+      this.stdout += chunk;
+      this.#notify();
+    });
+    this.#child.stderr!.on('data', chunk => {
+      this.stderr += chunk;
+      this.#notify();
+    });
+    this.exited = new Promise(resolve => {
+      this.#child.once('close', (code, signal) => {
+        this.#ended = true;
+        this.#notify();
+        resolve({ code, signal });
+      });
+    });
+  }
+
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
+  get http(): string {
+    return /HTTP +(http:\S+)\//.exec(this.stdout)![1]!;
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  ready(): Promise<this> {
+    return this.until(() => this.stdout.includes('Ctrl-C stops it'), 'ready');
+  }
+
+  logged(message: string): Promise<this> {
+    return this.until(() => this.stderr.includes(message), `log line "${message}"`);
+  }
+
+  /** Waits until something that has been printed makes `condition` true. */
+  async until(condition: () => boolean, what: string): Promise<this> {
+    while (!condition()) {
+      if (this.#ended) throw new Error(`millrace ended before ${what}:\n${this.stdout}${this.stderr}`);
+      await new Promise<void>(resolve => this.#waiting.add(resolve));
+    }
+    return this;
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Exit> {
+    this.kill(signal);
+    return this.exited;
+  }
+
+  #notify(): void {
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const wake of waiting) wake();
+  }
+}

@@ -169,6 +169,25 @@ describe('a static member (KIP-345)', () => {
     await rig.complete([answered(again), answered(back)]);
   });
 
+  test('back without having asked for its assignment still owes that, under its new id', async () => {
+    const rig = new GroupRig(noDelay);
+    const asked = [rig.join(a), rig.join({ ...b, rebalanceTimeoutMs: 30_000 })];
+    await rig.clock.advance(1);
+    const [leader] = asked.map(answered) as [JoinAnswer];
+    rig.sync(leader, {}, { groupInstanceId: 'a' });
+    await settle();
+    assert.equal(rig.group.state, 'Stable');
+    const back = rig.join(b);
+    await settle();
+    for (let i = 0; i < 7; i++) {
+      await rig.clock.advance(9_000);
+      rig.heartbeat(leader, 'a');
+      rig.heartbeat(answered(back), 'b');
+    }
+    assert.equal(rig.group.state, 'PreparingRebalance');
+    assert.equal(rig.heartbeat(answered(back), 'b'), 'UNKNOWN_MEMBER_ID');
+  });
+
   test('away does not lose its place in a rebalance before its session ends', async () => {
     const rig = new GroupRig();
     const [leader] = (await rig.stable(a, { ...b, sessionTimeoutMs: 1_800_000 })) as [JoinAnswer];

@@ -40,7 +40,7 @@ DECLARE
   finish int;
 BEGIN
   SELECT v.value, v.next INTO n, q FROM kafka.read_varint(b, pos) v;
-  IF (n BETWEEN 7 AND stop - q) IS NOT TRUE THEN RETURN; END IF;
+  IF (n BETWEEN 6 AND stop - q) IS NOT TRUE THEN RETURN; END IF;
   finish := q + n;
   SELECT v.value, v.next INTO timestamp_delta, q FROM kafka.read_varint(b, q + 1) v;
   SELECT v.value, v.next INTO offset_delta, q FROM kafka.read_varint(b, q) v;
@@ -221,7 +221,7 @@ DECLARE
 BEGIN
   IF raw_headers IS NULL THEN RETURN headers; END IF;
   SELECT v.value, v.next INTO header_count, q FROM kafka.read_varint(raw_headers, 0) v;
-  FOR i IN 1 .. header_count LOOP
+  FOR i IN 1 .. least(coalesce(header_count, 0), total) LOOP
     SELECT v.value, v.next INTO n, q FROM kafka.read_varint(raw_headers, q) v;
     EXIT WHEN (n BETWEEN 0 AND total - q) IS NOT TRUE;
     header.key := kafka.text_of(substr(raw_headers, q + 1, n::int));

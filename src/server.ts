@@ -1,6 +1,7 @@
 // The composition root: what a Millrace is made of, the order it starts in, and so the order it stops in. The only
 // file that sees everything.
 import { Broker } from './broker/broker.ts';
+import { readOverview } from './broker/overview.ts';
 import { HttpServer } from './http/server.ts';
 import type { Status } from './http/status.ts';
 import { checkDatabase } from './postgres/check.ts';
@@ -17,6 +18,7 @@ import { formatAddress } from './runtime/setting-types.ts';
 import { version } from './runtime/version.ts';
 
 const readinessTimeoutMs = 2000;
+const maxGroupsShown = 500;
 
 export interface Database {
   /** For a person: what it is and where. */
@@ -195,14 +197,16 @@ export class Server {
     const pool = this.#pool;
     if (pool === undefined) return undefined;
     const { rows } = await pool.query<{ bytes: bigint }>('SELECT pg_database_size(current_database()) AS bytes');
+    const { topics, log, groups } = this.#broker ?? {};
+    const overview = topics && log && groups && (await readOverview({ topics, log, groups, pool }, maxGroupsShown));
     return {
       version,
       startedAt: this.startedAt,
       kafka: this.kafka.map(formatAddress).join(', '),
       database: this.database.description,
       databaseBytes: rows[0]!.bytes,
-      topics: [],
-      groups: [],
+      topics: overview?.topics ?? [],
+      groups: overview?.groups ?? [],
     };
   }
 }

@@ -18,7 +18,8 @@ Millrace ${version} is ready.
             kafka-console-producer.sh --bootstrap-server ${kafka} --topic greetings
   consume   kcat -b ${kafka} -C -t greetings -o beginning
             kafka-console-consumer.sh --bootstrap-server ${kafka} --topic greetings --from-beginning
-${renderDatabase(server.database)}
+${renderDatabase(server.database)}            SELECT topic, partition_offset, convert_from(value, 'UTF8') FROM kafka.messages LIMIT 10;
+
 Ctrl-C stops it.
 
 `;

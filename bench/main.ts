@@ -1,0 +1,116 @@
+// npm run bench -- <scenario…> [--peers a,b] [--json FILE] [--rounds N] [--short]: measures Millrace beside what its
+// users would take instead, on this machine, in one run. bench/README.md says what each scenario and system is.
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { buildLibrdkafkaClient } from './clients/librdkafka.ts';
+import { describeMachine } from './machine.ts';
+import { Copy } from './peers/copy.ts';
+import { Millrace } from './peers/millrace.ts';
+import { Rows } from './peers/rows.ts';
+import type { System } from './peers/system.ts';
+import { runScenarios } from './run.ts';
+import { findScenarios, groups } from './scenario.ts';
+
+const usage = `npm run bench -- <scenario…> [flags]
+
+Scenarios: ${Object.keys(groups).join(', ')}; or a scenario's name, or how names begin (--list).
+
+  --peers a,b           systems beside Millrace: rows, copy (default: rows,copy); none for Millrace alone
+  --rounds N            rounds, the first of which is thrown away (default 6)
+  --short               2 rounds of 3 s: to see a change, not to publish
+  --seconds N           how long a round produces
+  --json FILE           results to FILE, machine, versions and settings to FILE.meta.json
+  --server-flags "…"    more flags for Millrace
+  --bootstrap HOST:PORT --database-url URL
+                        measure a Millrace that runs already
+  --dir DIR             where data directories are made (default: the temporary directory)
+  --list                the scenarios' names
+`;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    peers: { type: 'string', default: 'rows,copy' },
+    rounds: { type: 'string' },
+    short: { type: 'boolean', default: false },
+    seconds: { type: 'string' },
+    json: { type: 'string' },
+    'server-flags': { type: 'string', default: '' },
+    bootstrap: { type: 'string' },
+    'database-url': { type: 'string' },
+    dir: { type: 'string', default: tmpdir() },
+    list: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+});
+
+if (values.list) {
+  for (const { name } of new Set(Object.values(groups).flat())) console.log(name);
+  process.exit(0);
+}
+if (values.help || positionals.length === 0) {
+  process.stdout.write(usage);
+  process.exit(values.help ? 0 : 2);
+}
+
+const seconds = values.seconds ? Number(values.seconds) : values.short ? 3 : undefined;
+const scenarios = findScenarios(positionals).map(scenario => (seconds ? { ...scenario, seconds } : scenario));
+const rounds = values.rounds ? Number(values.rounds) : values.short ? 2 : 6;
+buildLibrdkafkaClient();
+
+const directory = mkdtempSync(join(values.dir, 'millrace-bench-'));
+chmodSync(directory, 0o711); // as root, PostgreSQL runs as another user and must pass through
+const systems = chooseSystems();
+let stopping: Promise<void> | undefined;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => void stop().finally(() => process.exit(130)));
+}
+
+try {
+  for (const system of systems) await system.start();
+  const results = await runScenarios({ scenarios, systems, rounds, log: line => console.log(line) });
+  const settings = Object.fromEntries(
+    await Promise.all(systems.map(async system => [system.name, await system.describe()] as const)),
+  );
+  if (values.json) {
+    writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
+    const meta = {
+      command: `npm run bench -- ${process.argv.slice(2).join(' ')}`,
+      rounds,
+      ...describeMachine(),
+      settings,
+    };
+    writeFileSync(`${values.json}.meta.json`, `${JSON.stringify(meta, null, 1)}\n`);
+  }
+} finally {
+  await stop();
+}
+
+function chooseSystems(): System[] {
+  const { bootstrap, 'database-url': databaseUrl } = values;
+  if ((bootstrap === undefined) !== (databaseUrl === undefined)) throw new Error('--bootstrap needs --database-url');
+  const millrace = new Millrace({
+    directory,
+    flags: values['server-flags'].split(' ').filter(Boolean),
+    nodeFlags: [],
+    ...(bootstrap && databaseUrl ? { running: { bootstrap, databaseUrl } } : {}),
+  });
+  const peers: Record<string, () => System> = { rows: () => new Rows(millrace), copy: () => new Copy(millrace) };
+  const chosen: System[] = [millrace];
+  for (const name of values.peers.split(',').filter(peer => peer && peer !== 'none')) {
+    const make = peers[name];
+    if (!make) throw new Error(`no system ${name}; there are ${Object.keys(peers).join(', ')}`);
+    chosen.push(make());
+  }
+  return chosen;
+}
+
+function stop(): Promise<void> {
+  stopping ??= (async () => {
+    for (const system of [...systems].reverse()) await system.stop();
+    rmSync(directory, { recursive: true, force: true });
+  })();
+  return stopping;
+}

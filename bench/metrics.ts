@@ -1,0 +1,42 @@
+// The metrics of a result, their units, and whether more is better.
+
+export const metrics = {
+  records_per_s: { unit: 'records/s', better: 'more' },
+  mb_per_s: { unit: 'MB/s', better: 'more' },
+  p50_ms: { unit: 'ms', better: 'less' },
+  p95_ms: { unit: 'ms', better: 'less' },
+  p99_ms: { unit: 'ms', better: 'less' },
+  p999_ms: { unit: 'ms', better: 'less' },
+  ack_p50_ms: { unit: 'ms', better: 'less' },
+  ack_p95_ms: { unit: 'ms', better: 'less' },
+  ack_p99_ms: { unit: 'ms', better: 'less' },
+  ack_p999_ms: { unit: 'ms', better: 'less' },
+  cpu_s_per_million: { unit: 'CPU s per million records', better: 'less' },
+  broker_cpu_s_per_million: { unit: 'CPU s per million records', better: 'less' },
+  postgres_cpu_s_per_million: { unit: 'CPU s per million records', better: 'less' },
+  client_cpu_s_per_million: { unit: 'CPU s per million records', better: 'less' },
+  wal_bytes_per_byte: { unit: 'WAL bytes per payload byte', better: 'less' },
+  rss_mb: { unit: 'MB', better: 'less' },
+  broker_rss_mb: { unit: 'MB', better: 'less' },
+  postgres_rss_mb: { unit: 'MB', better: 'less' },
+  postgres_private_mb: { unit: 'MB', better: 'less' },
+  batch_bytes: { unit: 'bytes', better: 'neither' },
+} as const satisfies Record<string, { unit: string; better: 'more' | 'less' | 'neither' }>;
+
+export type Metric = keyof typeof metrics;
+
+export interface Result {
+  readonly scenario: string;
+  readonly system: string;
+  readonly metric: Metric;
+  readonly unit: string;
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}

@@ -1,0 +1,199 @@
+// What a Kafka broker is asked to do, whichever broker it is: a topic for each round, the client, the cost.
+import { type Consumed, type Latencies, librdkafka, type Produced, type Tailed } from '../clients/librdkafka.ts';
+import { payloadFile } from '../clients/payloads.ts';
+import { cpuSeconds, privateMb, residentMb } from '../processes.ts';
+import type { Scenario, Work } from '../scenario.ts';
+import { walPosition } from './database.ts';
+import type { Sample, System } from './system.ts';
+
+const MB = 1e6;
+const million = 1e6;
+/** Stored records are written in full batches, as a busy producer leaves them. */
+const storingBatchBytes = 65_536;
+
+export abstract class Broker implements System {
+  abstract readonly name: string;
+  abstract readonly description: string;
+  abstract readonly bootstrap: string;
+  readonly works: ReadonlySet<Work> = new Set([
+    'produce',
+    'consume-warm',
+    'consume-tail',
+    'consume-cold',
+    'latency',
+  ] as const);
+  /** A broker started for this run: pids of the broker, and of its Postgres if it has one. */
+  protected abstract readonly brokerPids: number[];
+  protected readonly postgresPids: number[] = [];
+  /** Of its Postgres, for the WAL it writes. */
+  protected readonly databaseUrl: string | undefined;
+  /** The mean size of the batches the client made, by scenario: what raw COPY is given. */
+  readonly batchBytes = new Map<string, number>();
+  #topics = 0;
+  readonly #stored = new Map<string, { topic: string; records: number }>();
+
+  abstract start(): Promise<void>;
+  abstract stop(): Promise<void>;
+  abstract describe(): Promise<Record<string, string>>;
+  /** Everything that was cached is gone when this resolves: the page cache, and the system's own. */
+  protected abstract makeCold(): Promise<void>;
+
+  processes(): number[] {
+    return [...this.brokerPids, ...this.postgresPids];
+  }
+
+  async prepare(scenario: Scenario): Promise<void> {
+    if (scenario.work !== 'consume-warm' && scenario.work !== 'consume-cold') return;
+    const topic = await this.#createTopic(scenario);
+    const records = Math.round(scenario.storedBytes / scenario.recordBytes);
+    const producing = { ...scenario, lingerMs: 50, batchBytes: storingBatchBytes };
+    const stored = await librdkafka<Produced>('produce', { ...this.#arguments(producing, topic), seconds: 0, records });
+    this.#stored.set(scenario.name, { topic, records: stored.records });
+  }
+
+  async clear(scenario: Scenario): Promise<void> {
+    const stored = this.#stored.get(scenario.name);
+    if (!stored) return;
+    this.#stored.delete(scenario.name);
+    await this.#deleteTopic(stored.topic);
+  }
+
+  async measure(scenario: Scenario): Promise<Sample> {
+    switch (scenario.work) {
+      case 'produce':
+        return this.#withTopic(scenario, topic => this.#produce(scenario, topic));
+      case 'consume-tail':
+        return this.#withTopic(scenario, topic => this.#tail(scenario, topic));
+      case 'latency':
+        return this.#withTopic(scenario, topic => this.#latency(scenario, topic));
+      case 'consume-cold':
+        await this.makeCold();
+        return this.#consume(scenario);
+      case 'consume-warm':
+        return this.#consume(scenario);
+    }
+  }
+
+  async #produce(scenario: Scenario, topic: string): Promise<Sample> {
+    const cost = await this.#startCost();
+    const produced = await librdkafka<Produced>('produce', this.#arguments(scenario, topic));
+    if (produced.batch_bytes > 0) this.batchBytes.set(scenario.name, Math.round(produced.batch_bytes));
+    return {
+      ...rates(produced.records, produced.seconds, scenario),
+      ...(await cost(produced.records, scenario, produced.cpu_s)),
+      batch_bytes: produced.batch_bytes,
+    };
+  }
+
+  async #tail(scenario: Scenario, topic: string): Promise<Sample> {
+    const cost = await this.#startCost();
+    const tailed = await librdkafka<Tailed>('tail', this.#arguments(scenario, topic));
+    return {
+      ...rates(tailed.consumed, tailed.consumed_seconds, scenario),
+      ...(await cost(tailed.consumed, scenario, tailed.cpu_s)),
+    };
+  }
+
+  async #consume(scenario: Scenario): Promise<Sample> {
+    const { topic, records } = this.#stored.get(scenario.name)!;
+    const cost = await this.#startCost();
+    const { partitions, seconds } = scenario;
+    const values = { bootstrap: this.bootstrap, topic, partitions, records, seconds: seconds * 4 };
+    const consumed = await librdkafka<Consumed>('consume', values);
+    const { wal_bytes_per_byte: _, ...costs } = await cost(consumed.records, scenario, consumed.cpu_s);
+    return { ...rates(consumed.records, consumed.seconds, scenario), ...costs };
+  }
+
+  async #latency(scenario: Scenario, topic: string): Promise<Sample> {
+    const values = { ...this.#arguments(scenario, topic), rate: scenario.rate, warmup: 1 };
+    const cost = await this.#startCost();
+    const { ack, end_to_end, records, unacknowledged, failed, received, cpu_s } = await librdkafka<Latencies>(
+      'latency',
+      values,
+    );
+    if (unacknowledged + failed > 0 || received < records) {
+      process.stderr.write(`  ${this.name}: ${unacknowledged} of ${records} unacknowledged, ${received} received\n`);
+    }
+    return {
+      p50_ms: end_to_end.p50,
+      p95_ms: end_to_end.p95,
+      p99_ms: end_to_end.p99,
+      p999_ms: end_to_end.p999,
+      ack_p50_ms: ack.p50,
+      ack_p95_ms: ack.p95,
+      ack_p99_ms: ack.p99,
+      ack_p999_ms: ack.p999,
+      ...(await cost(records, scenario, cpu_s)),
+    };
+  }
+
+  #arguments(scenario: Scenario, topic: string) {
+    return {
+      bootstrap: this.bootstrap,
+      topic,
+      payloads: payloadFile(scenario.recordBytes),
+      size: scenario.recordBytes,
+      partitions: scenario.partitions,
+      producers: scenario.producers,
+      seconds: scenario.seconds,
+      acks: 'all',
+      linger: scenario.lingerMs,
+      codec: scenario.codec,
+      idempotent: scenario.idempotent,
+      'batch-bytes': scenario.batchBytes,
+      'batch-records': scenario.batchRecords,
+    };
+  }
+
+  /** Begins to count; the function it gives tells what was spent since. */
+  async #startCost() {
+    const url = this.databaseUrl;
+    const wal = url === undefined ? 0 : await walPosition(url);
+    const broker = cpuSeconds(this.brokerPids);
+    const postgres = cpuSeconds(this.postgresPids);
+    return async (records: number, scenario: Scenario, clientCpu: number): Promise<Sample> => {
+      const brokerCpu = cpuSeconds(this.brokerPids) - broker;
+      const postgresCpu = cpuSeconds(this.postgresPids) - postgres;
+      const millions = records / million;
+      const sample: Sample = { client_cpu_s_per_million: clientCpu / millions };
+      if (this.brokerPids.length > 0) {
+        sample.broker_cpu_s_per_million = brokerCpu / millions;
+        sample.cpu_s_per_million = (brokerCpu + postgresCpu) / millions;
+        sample.broker_rss_mb = residentMb(this.brokerPids);
+        sample.rss_mb = sample.broker_rss_mb + residentMb(this.postgresPids);
+      }
+      if (this.postgresPids.length > 0) {
+        sample.postgres_cpu_s_per_million = postgresCpu / millions;
+        sample.postgres_rss_mb = residentMb(this.postgresPids);
+        sample.postgres_private_mb = privateMb(this.postgresPids);
+      }
+      if (url !== undefined) {
+        sample.wal_bytes_per_byte = ((await walPosition(url)) - wal) / (records * scenario.recordBytes);
+      }
+      return sample;
+    };
+  }
+
+  async #withTopic(scenario: Scenario, work: (topic: string) => Promise<Sample>): Promise<Sample> {
+    const topic = await this.#createTopic(scenario);
+    try {
+      return await work(topic);
+    } finally {
+      await this.#deleteTopic(topic);
+    }
+  }
+
+  async #createTopic({ name, partitions }: Scenario): Promise<string> {
+    const topic = `bench-${name}-${process.pid}-${this.#topics++}`;
+    await librdkafka('create', { bootstrap: this.bootstrap, topic, partitions });
+    return topic;
+  }
+
+  async #deleteTopic(topic: string): Promise<void> {
+    await librdkafka('delete', { bootstrap: this.bootstrap, topic });
+  }
+}
+
+export function rates(records: number, seconds: number, scenario: Scenario): Sample {
+  return { records_per_s: records / seconds, mb_per_s: (records * scenario.recordBytes) / seconds / MB };
+}

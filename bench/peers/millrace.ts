@@ -1,0 +1,118 @@
+// Millrace as `npm start` runs it: the built server in a process of its own, with its embedded PostgreSQL, a data
+// directory of this run and free ports. Or one that runs already (--bootstrap, --database-url), which is measured as
+// it is; its processes are then not looked at.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createWriteStream, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { librdkafka } from '../clients/librdkafka.ts';
+import { Broker } from './broker.ts';
+import { describePostgres } from './database.ts';
+import { freePorts } from './ports.ts';
+
+const startScript = fileURLToPath(new URL('../../scripts/start.mjs', import.meta.url));
+const startTimeoutMs = 120_000;
+
+export interface MillraceOptions {
+  readonly directory: string;
+  /** More flags of the server, and of the Node it runs on. */
+  readonly flags: readonly string[];
+  readonly nodeFlags: readonly string[];
+  readonly running?: { readonly bootstrap: string; readonly databaseUrl: string };
+}
+
+export class Millrace extends Broker {
+  readonly name = 'millrace';
+  readonly description = 'Millrace, acknowledging after COMMIT';
+  bootstrap = '';
+  override databaseUrl: string | undefined = undefined;
+  override postgresPids: number[] = [];
+  protected override brokerPids: number[] = [];
+  readonly #options: MillraceOptions;
+  #child: ChildProcess | undefined;
+  #ports: number[] = [];
+
+  constructor(options: MillraceOptions) {
+    super();
+    this.#options = options;
+  }
+
+  get dataDir(): string {
+    return join(this.#options.directory, 'millrace');
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  async start(): Promise<void> {
+    const { running, flags, nodeFlags } = this.#options;
+    if (running) {
+      this.bootstrap = running.bootstrap;
+      this.databaseUrl = running.databaseUrl;
+      return;
+    }
+    mkdirSync(this.dataDir, { recursive: true });
+    if (this.#ports.length === 0) this.#ports = await freePorts(2);
+    const [kafka, http] = this.#ports as [number, number];
+    const addresses = ['--kafka', `127.0.0.1:${kafka}`, '--http', `127.0.0.1:${http}`, '--data-dir', this.dataDir];
+    const log = createWriteStream(join(this.#options.directory, 'millrace.log'), { flags: 'a' });
+    const child = spawn(process.execPath, [...nodeFlags, startScript, ...addresses, ...flags], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    child.stdout.pipe(log, { end: false });
+    child.stderr.pipe(log, { end: false });
+    this.#child = child;
+    await this.#ready(child, `http://127.0.0.1:${http}/readyz`);
+    this.bootstrap = `127.0.0.1:${kafka}`;
+    this.brokerPids = [child.pid!];
+    const port = readFileSync(join(this.dataDir, 'port'), 'latin1').trim();
+    const sockets = encodeURIComponent(join(this.dataDir, 'run'));
+    this.databaseUrl = `postgres://millrace@localhost:${port}/millrace?host=${sockets}`;
+    const postmaster = readFileSync(join(this.dataDir, 'postgres', 'postmaster.pid'), 'latin1');
+    this.postgresPids = [Number(postmaster.split('\n')[0])];
+  }
+
+  async stop(): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    this.brokerPids = [];
+    this.postgresPids = [];
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    await ended;
+  }
+
+  async describe(): Promise<Record<string, string>> {
+    const { flags, running } = this.#options;
+    return {
+      flags: running ? 'a server that was running already' : flags.join(' ') || 'defaults',
+      acks: 'all: acknowledged after COMMIT',
+      ...(await describePostgres(this.databaseUrl!)),
+    };
+  }
+
+  /** Restarted, because Postgres's own cache must go as well, with its files dropped from the page cache between. */
+  async makeCold(): Promise<void> {
+    if (this.#options.running) throw new Error('consume-cold needs a server that the bench starts itself');
+    await this.stop();
+    await librdkafka('evict', { dir: this.dataDir });
+    await this.start();
+  }
+
+  async #ready(child: ChildProcess, url: string): Promise<void> {
+    const deadline = Date.now() + startTimeoutMs;
+    while (Date.now() < deadline) {
+      if (child.exitCode !== null) break;
+      const answer = await fetch(url).catch(() => undefined);
+      if (answer?.ok) return;
+      await delay(20);
+    }
+    const log = join(this.#options.directory, 'millrace.log');
+    const said = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n').slice(-5).join('\n') : '';
+    throw new Error(`Millrace did not become ready:\n${said}`);
+  }
+}

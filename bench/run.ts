@@ -1,0 +1,89 @@
+// Runs scenarios: rounds interleaved over the systems, so that whatever else the machine does falls on all of them
+// alike; the first round, in which everything warms up, is thrown away.
+import { spawnSync } from 'node:child_process';
+import { type Metric, median, metrics, type Result } from './metrics.ts';
+import type { Sample, System } from './peers/system.ts';
+import { signalAll, treeOf } from './processes.ts';
+import type { Scenario, Work } from './scenario.ts';
+
+export interface RunOptions {
+  readonly scenarios: readonly Scenario[];
+  readonly systems: readonly System[];
+  /** The one that is thrown away included. */
+  readonly rounds: number;
+  readonly log: (line: string) => void;
+}
+
+export async function runScenarios({ scenarios, systems, rounds, log }: RunOptions): Promise<Result[]> {
+  const results: Result[] = [];
+  for (const scenario of scenarios) {
+    const able = systems.filter(({ works }) => works.has(scenario.work));
+    log(`${scenario.name}`);
+    const samples = new Map<System, Sample[]>(able.map(system => [system, []]));
+    for (const system of able) await alone(system, systems, scenario.work, () => system.prepare(scenario));
+    for (let round = 0; round < rounds; round++) {
+      for (const system of able) {
+        const sample = await alone(system, systems, scenario.work, () => system.measure(scenario));
+        const kept = round > 0;
+        if (kept) samples.get(system)!.push(sample);
+        log(`  ${kept ? `round ${round}` : 'warm-up'} ${system.name.padEnd(12)} ${summary(sample)}`);
+      }
+    }
+    for (const system of able) await alone(system, systems, scenario.work, () => system.clear(scenario));
+    for (const [system, taken] of samples) results.push(...resultsOf(scenario, system, taken));
+  }
+  return results;
+}
+
+/** With the other systems' processes stopped, and nothing of theirs left to be written to disk. */
+async function alone<T>(system: System, systems: readonly System[], work: Work, act: () => Promise<T>): Promise<T> {
+  spawnSync('sync');
+  // An embedded Postgres is a child of the broker that started it, and may be what is measured without the broker.
+  const mine = new Set(treeOf(system.processes(work)));
+  const others = treeOf(systems.flatMap(other => other.processes())).filter(pid => !mine.has(pid));
+  signalAll(others, 'SIGSTOP');
+  try {
+    return await act();
+  } finally {
+    signalAll(others, 'SIGCONT');
+  }
+}
+
+function resultsOf(scenario: Scenario, system: System, samples: readonly Sample[]): Result[] {
+  const measured = Object.keys(metrics).filter(metric => samples.some(sample => metric in sample)) as Metric[];
+  return measured.map(metric => {
+    const values = samples.map(sample => sample[metric]).filter(value => value !== undefined);
+    return {
+      scenario: scenario.name,
+      system: system.name,
+      metric,
+      unit: metrics[metric].unit,
+      median: rounded(median(values)),
+      min: rounded(Math.min(...values)),
+      max: rounded(Math.max(...values)),
+    };
+  });
+}
+
+/** Five digits are more than a run can mean. */
+const rounded = (value: number): number => Number(value.toPrecision(5));
+
+function summary(sample: Sample): string {
+  const shown: [string, number | undefined, number][] = [
+    ['records/s', sample.records_per_s, 0],
+    ['MB/s', sample.mb_per_s, 1],
+    ['ack p50', sample.ack_p50_ms, 2],
+    ['ack p99', sample.ack_p99_ms, 2],
+    ['p50', sample.p50_ms, 2],
+    ['p99', sample.p99_ms, 2],
+    ['broker cpu', sample.broker_cpu_s_per_million, 2],
+    ['pg cpu', sample.postgres_cpu_s_per_million, 2],
+    ['client cpu', sample.client_cpu_s_per_million, 2],
+    ['WAL', sample.wal_bytes_per_byte, 2],
+    ['broker MB', sample.broker_rss_mb, 0],
+  ];
+  return shown
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value, digits]) => `${name} ${value!.toFixed(digits)}`)
+    .join('  ');
+}

@@ -157,9 +157,14 @@ func logDirs(ctx context.Context) {
 func leaderEpochs(ctx context.Context) {
 	topic := newTopic(ctx, "epochs", 1)
 	send(ctx, topic, []string{"a", "b"})
-	var request kadm.OffsetForLeaderEpochRequest
-	request.Add(topic, 0, 0)
-	found := value(admin.OffsetForLeaderEpoch(ctx, request))[topic][0]
-	must(found.Err)
-	same([2]int64{0, 2}, [2]int64{int64(found.LeaderEpoch), found.EndOffset})
+	epoch := value(admin.ListTopics(ctx, topic))[topic].Partitions[0].LeaderEpoch
+	ends := func(epoch int32) [2]int64 {
+		var request kadm.OffsetForLeaderEpochRequest
+		request.Add(topic, 0, epoch)
+		found := value(admin.OffsetForLeaderEpoch(ctx, request))[topic][0]
+		must(found.Err)
+		return [2]int64{int64(found.LeaderEpoch), found.EndOffset}
+	}
+	same([2]int64{int64(epoch), 2}, ends(epoch))
+	same([2]int64{-1, -1}, ends(epoch+1))
 }

@@ -267,7 +267,9 @@ const adminChecks: Check[] = [
         return found!.partitions[0]!;
       };
       assert.equal((await at(-1n)).offset, 10n);
-      assert.deepEqual(await at(1004n), { partitionIndex: 0, timestamp: 1004n, offset: 4n, leaderEpoch: 0 });
+      const found = await at(1004n);
+      assert.deepEqual([found.timestamp, found.offset], [1004n, 4n]);
+      assert.ok(found.leaderEpoch >= 0);
       const [deleted] = await admin.deleteRecords({
         topics: [{ name: topic, partitions: [{ partition: 0, offset: 6n }] }],
       });

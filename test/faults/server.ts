@@ -1,0 +1,233 @@
+// The real server as a child process, to be killed: broker, PostgreSQL or both, at any instant. Its data lies in a
+// temporary directory unless it is given a database.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import pg from 'pg';
+import { clusterName, findProcesses, readPostmaster } from '../../src/postgres/embedded-processes.ts';
+import type { Random } from './random.ts';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const keptLogLines = 400;
+
+export interface ServerOptions {
+  /** Flags without their dashes: `{ 'log.level': 'debug' }`. */
+  readonly settings?: Readonly<Record<string, string>>;
+  readonly databaseUrl?: string;
+}
+
+export class TestServer {
+  readonly directory = mkdtempSync(join(tmpdir(), 'millrace-faults-'));
+  readonly #options: ServerOptions;
+  #port = 0;
+  #httpPort = 0;
+  #child: ChildProcess | undefined;
+  #exited: Promise<number | null> = Promise.resolve(null);
+  readonly #log: string[] = [];
+  readonly #watchers = new Set<(line: string) => void>();
+
+  private constructor(options: ServerOptions) {
+    this.#options = options;
+  }
+
+  static async start(options: ServerOptions = {}): Promise<TestServer> {
+    const server = new TestServer(options);
+    server.#port = await freePort();
+    try {
+      await server.start();
+    } catch (error) {
+      await server.remove();
+      throw error;
+    }
+    return server;
+  }
+
+  /** For Kafka clients; the same over restarts. */
+  get address(): string {
+    return `127.0.0.1:${this.#port}`;
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  get running(): boolean {
+    return this.#child !== undefined;
+  }
+
+  get pid(): number {
+    if (this.#child?.pid === undefined) throw new Error('the server is not running');
+    return this.#child.pid;
+  }
+
+  /** The newest lines of what it has logged. */
+  get log(): string {
+    return this.#log.join('\n');
+  }
+
+  /** Resolves when it is ready; rejects with what it said when it ends instead. */
+  async start(): Promise<void> {
+    const { settings = {}, databaseUrl } = this.#options;
+    const flags: Record<string, string> = {
+      kafka: this.address,
+      http: '127.0.0.1:0',
+      ...(databaseUrl === undefined ? { 'data.dir': join(this.directory, 'data') } : { 'database.url': databaseUrl }),
+      ...settings,
+    };
+    const parameters = Object.entries(flags).flatMap(([key, value]) => [`--${key.replaceAll('.', '-')}`, value]);
+    const child = spawn(process.execPath, ['--import', 'tsx', 'src/main.ts', ...parameters], {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      // Not this test run's own settings.
+      env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('MILLRACE_'))),
+    });
+    this.#child = child;
+    const exited = once(child, 'exit').then(([code]) => {
+      if (this.#child === child) this.#child = undefined;
+      return code as number | null;
+    });
+    this.#exited = exited;
+    createInterface(child.stderr!).on('line', line => this.#note(line));
+    const ready = new Promise<void>(resolve => {
+      createInterface(child.stdout!).on('line', line => {
+        const http = /http:\/\/127\.0\.0\.1:(\d+)\//.exec(line);
+        if (http) this.#httpPort = Number(http[1]);
+        if (line.includes('stops it')) resolve();
+      });
+    });
+    const ended = exited.then(code => {
+      throw new ServerEndedError(code, this.log);
+    });
+    ended.catch(() => {});
+    await Promise.race([ready, ended]);
+  }
+
+  /** SIGTERM; resolves with the exit code. */
+  async stop(): Promise<number | null> {
+    this.#child?.kill('SIGTERM');
+    return this.#exited;
+  }
+
+  /** SIGKILL to the broker alone; PostgreSQL goes on until the next start ends it. */
+  async killBroker(): Promise<void> {
+    this.#child?.kill('SIGKILL');
+    await this.#exited;
+  }
+
+  /** SIGKILL to every process of the embedded PostgreSQL. */
+  killPostgres(): void {
+    for (const pid of this.postgresProcesses()) kill(pid);
+  }
+
+  /** SIGKILL to the postmaster alone: what it leaves behind has to end by itself. */
+  killPostmaster(): void {
+    const postmaster = readPostmaster(this.#cluster);
+    if (postmaster) kill(postmaster.pid);
+  }
+
+  /** SIGKILL to one backend, on which PostgreSQL ends all the others and recovers. */
+  killBackend(random: Random): void {
+    const postmaster = readPostmaster(this.#cluster)?.pid;
+    const backends = this.postgresProcesses().filter(pid => pid !== postmaster);
+    if (backends.length > 0) kill(random.pick(backends));
+  }
+
+  postgresProcesses(): number[] {
+    return findProcesses(clusterName(this.#cluster));
+  }
+
+  /** Ends everything and removes the data. */
+  async remove(): Promise<void> {
+    await this.killBroker();
+    if (this.#options.databaseUrl === undefined) {
+      try {
+        this.killPostgres();
+      } catch {} // it never got as far as a cluster
+    }
+    rmSync(this.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
+  }
+
+  /** A superuser's connection to the database, past the broker. */
+  async sql(): Promise<pg.Client> {
+    const client = new pg.Client({ connectionString: this.databaseUrl });
+    client.on('error', () => {}); // the test may kill PostgreSQL
+    await client.connect();
+    return client;
+  }
+
+  get databaseUrl(): string {
+    if (this.#options.databaseUrl !== undefined) return this.#options.databaseUrl;
+    const data = join(this.directory, 'data');
+    const port = readFileSync(join(data, 'port'), 'utf8').trim();
+    return `postgres://millrace@localhost:${port}/millrace?host=${encodeURIComponent(join(data, 'run'))}`;
+  }
+
+  /** Resident memory of the broker's process, bytes. */
+  residentBytes(): number {
+    const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)![1]) * 1024;
+  }
+
+  async metric(name: string): Promise<number> {
+    const response = await fetch(`http://127.0.0.1:${this.#httpPort}/metrics`);
+    const line = (await response.text()).split('\n').find(line => line.startsWith(`${name} `));
+    if (line === undefined) throw new Error(`there is no metric ${name}`);
+    return Number(line.slice(name.length + 1));
+  }
+
+  /** Resolves at the next log line that matches, or at once when one of the kept lines does. */
+  logged(pattern: RegExp): Promise<string> {
+    const known = this.#log.find(line => pattern.test(line));
+    if (known !== undefined) return Promise.resolve(known);
+    return new Promise(resolve => {
+      const watch = (line: string) => {
+        if (!pattern.test(line)) return;
+        this.#watchers.delete(watch);
+        resolve(line);
+      };
+      this.#watchers.add(watch);
+    });
+  }
+
+  get #cluster(): string {
+    return join(this.directory, 'data', 'postgres');
+  }
+
+  #note(line: string): void {
+    this.#log.push(line);
+    if (this.#log.length > keptLogLines) this.#log.shift();
+    for (const watch of [...this.#watchers]) watch(line);
+  }
+}
+
+export class ServerEndedError extends Error {
+  override name = 'ServerEndedError';
+  /** It did not end by itself. */
+  readonly killed: boolean;
+  readonly exitCode: number | null;
+  constructor(exitCode: number | null, log: string) {
+    super(`the server ended with code ${exitCode}: ${log}`);
+    this.exitCode = exitCode;
+    this.killed = exitCode === null;
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {} // it has ended meanwhile
+}

@@ -224,7 +224,9 @@ export class GroupCoordinator {
     offsets: readonly CommittedOffset[],
   ): Promise<{ errorCode: number; goneTopics: ReadonlySet<number> }> {
     const refuse = (errorCode: number) => ({ errorCode, goneTopics: new Set<number>() });
-    const errorCode = this.#check(request.groupId, true) || (await this.#admitCommit(request));
+    // Not awaited when it is known at once: commits are written in the order in which this is called.
+    const admission = this.#check(request.groupId, true) || this.#admitCommit(request);
+    const errorCode = typeof admission === 'number' ? admission : await admission;
     if (errorCode !== ErrorCode.NONE) return refuse(errorCode);
     if (offsets.length === 0) return refuse(ErrorCode.NONE);
     const [goneTopics, failure] = await this.#tryTo(() =>
@@ -338,10 +340,14 @@ export class GroupCoordinator {
     if (this.#groups.get(group.groupId) === group) this.#groups.delete(group.groupId);
   }
 
-  async #admitCommit(request: CommitRequest): Promise<number> {
+  #admitCommit(request: CommitRequest): number | Promise<number> {
     const group = this.#groups.get(request.groupId);
     if (group) return group.admitCommit(request);
-    if (request.generationId < 0) return ErrorCode.NONE;
+    return request.generationId < 0 ? ErrorCode.NONE : this.#refuseCommit(request);
+  }
+
+  /** Of somebody who takes itself for a member of a group that has none. */
+  async #refuseCommit(request: CommitRequest): Promise<number> {
     const [known, failure] = await this.#tryTo(() => this.#isStored(request.groupId));
     if (known === undefined) return failure;
     if (known) return ErrorCode.UNKNOWN_MEMBER_ID;

@@ -10,7 +10,7 @@ export function ensureInstalled() {
   if (isInstalled()) return;
   process.stderr.write('millrace: installing dependencies (npm ci)\n');
   // --include: with NODE_ENV=production npm would leave out the compiler, with some settings PostgreSQL.
-  const { status, error } = spawnSync('npm', ['ci', '--include=dev', '--include=optional', '--no-audit', '--no-fund'], {
+  const { status, error } = spawnSync('npm', ['ci', '--include=dev', '--include=optional', '--loglevel=error'], {
     cwd: root,
     stdio: ['ignore', 2, 2],
     shell: process.platform === 'win32',

@@ -1,8 +1,8 @@
 // Produce, versions 0 to 13 (13 names topics by id, KIP-516). Versions 0 to 2 carry message formats 0 and 1, which
 // Kafka 4 no longer takes either: they are listed because librdkafka decides by them what a broker can do
 // (KAFKA-18659), and answered with UNSUPPORTED_FOR_MESSAGE_FORMAT.
-// A partition's records are one v2 batch. Its header and CRC are checked, its records are not read, unless the
-// topic's compression.type asks for another codec than the batch has; then it is rewritten off the event loop.
+// A partition's records are one v2 batch. Its header, its CRC and the lengths of its records are checked; it is rewritten,
+// off the event loop, only where the topic's compression.type asks for another codec than it has.
 // The acknowledgement follows COMMIT. With acks=0 nothing is answered, and an error closes the connection.
 // Differs from Kafka: a transactional batch is refused, since transactions are not served.
 import { ErrorCode, errorOf } from '../../protocol/errors.ts';

@@ -77,7 +77,9 @@ export class GroupCoordinator {
   #phase: 'new' | 'serving' | 'stopped' = 'new';
   #sweepTimer: Timer | undefined;
   #sweeping: Promise<void> = Promise.resolve();
+  /** What has been logged and not yet been over, so that it is logged once. */
   #toldFull = false;
+  #toldLate = false;
 
   constructor(options: GroupCoordinatorOptions) {
     const { store, settings, logger, registry, clock = systemClock } = options;
@@ -233,6 +235,7 @@ export class GroupCoordinator {
       withDeadline(this.#clock, writeTimeoutMs, this.#options.offsets.commit(request.groupId, offsets)),
     );
     if (!goneTopics) return refuse(failure);
+    this.#toldLate = false;
     this.#metrics.commits.inc(offsets.length);
     return { errorCode: ErrorCode.NONE, goneTopics };
   }
@@ -377,7 +380,11 @@ export class GroupCoordinator {
     try {
       return [await work(), ErrorCode.NONE];
     } catch (error) {
-      if (error instanceof DeadlineError) return [undefined, ErrorCode.COORDINATOR_NOT_AVAILABLE];
+      if (error instanceof DeadlineError) {
+        if (!this.#toldLate) this.#options.logger.warn('the database takes too long to commit offsets');
+        this.#toldLate = true;
+        return [undefined, ErrorCode.COORDINATOR_NOT_AVAILABLE];
+      }
       if (!(error instanceof StorageError)) throw error;
       return [undefined, error.retriable ? ErrorCode.COORDINATOR_NOT_AVAILABLE : ErrorCode.UNKNOWN_SERVER_ERROR];
     }
@@ -385,9 +392,11 @@ export class GroupCoordinator {
 
   #scheduleSweep(): void {
     this.#sweepTimer = this.#clock.after(sweepIntervalMs, () => {
-      this.#sweeping = this.#sweep().finally(() => {
-        if (this.#phase === 'serving') this.#scheduleSweep();
-      });
+      this.#sweeping = this.#sweep()
+        .catch(error => this.#options.logger.error({ err: error }, 'the sweep of groups has failed'))
+        .finally(() => {
+          if (this.#phase === 'serving') this.#scheduleSweep();
+        });
     });
   }
 

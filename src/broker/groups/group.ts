@@ -227,7 +227,7 @@ export class Group {
       if (errorCode !== ErrorCode.NONE) return errorCode;
       this.#remove(this.#members.get(id)!);
       left.push(id);
-      this.#host.logger.info({ group: this.groupId, member: id, reason }, 'a member has left its group');
+      this.#host.logger.info({ group: this.groupId, member: id, reason: told(reason) }, 'a member has left its group');
       return ErrorCode.NONE;
     });
     if (left.length > 0) this.#rebalance('members have left');
@@ -333,7 +333,7 @@ export class Group {
     const answer = this.#awaitJoin(member);
     this.#expectLife(member, newMemberJoinTimeoutMs);
     if (this.#firstRebalance) this.#firstRebalance.grown = true;
-    this.#rebalance(`member ${memberId} joins: ${request.reason ?? 'no reason given'}`);
+    this.#rebalance(`member ${memberId} joins: ${told(request.reason)}`);
     return answer;
   }
 
@@ -350,7 +350,7 @@ export class Group {
     this.#update(member, request, client);
     const answer = this.#awaitJoin(member);
     this.#rebalance(
-      `member ${member.memberId} joins ${unchanged ? 'again' : 'with other metadata'}: ${request.reason ?? 'no reason given'}`,
+      `member ${member.memberId} joins ${unchanged ? 'again' : 'with other metadata'}: ${told(request.reason)}`,
     );
     return answer;
   }
@@ -373,7 +373,7 @@ export class Group {
       'a static member is back',
     );
     if (this.#state !== 'Stable' || this.#members.selectProtocol() !== this.#protocol) {
-      this.#rebalance(`static member ${memberId} joins: ${request.reason ?? 'no reason given'}`);
+      this.#rebalance(`static member ${memberId} joins: ${told(request.reason)}`);
       return answer;
     }
     const generation = this.#generation;
@@ -673,7 +673,11 @@ export class Group {
       await withDeadline(this.#host.clock, writeTimeoutMs, this.#host.save(snapshot));
       return true;
     } catch (error) {
-      if (!(error instanceof StorageError || error instanceof DeadlineError)) throw error;
+      if (error instanceof DeadlineError) {
+        this.#host.logger.warn({ group: this.groupId }, 'the database takes too long to save a group');
+      } else if (!(error instanceof StorageError)) {
+        throw error;
+      }
       return false;
     } finally {
       this.#saves--;
@@ -683,6 +687,11 @@ export class Group {
   #tellIfUnused(): void {
     if (this.unused) this.#host.onUnused(this);
   }
+}
+
+/** A client's reason (KIP-800) for the log: no longer than the Java client sends it. */
+function told(reason: string | null): string {
+  return reason?.slice(0, 255) || 'no reason given';
 }
 
 function newMemberId(prefix: string): string {

@@ -65,6 +65,11 @@ export class TestServer {
     return this.#child.pid;
   }
 
+  /** Of the process that runs, when it ends. */
+  get exitCode(): Promise<number | null> {
+    return this.#exited;
+  }
+
   /** The newest lines of what it has logged. */
   get log(): string {
     return this.#log.join('\n');
@@ -180,10 +185,8 @@ export class TestServer {
     return Number(line.slice(name.length + 1));
   }
 
-  /** Resolves at the next log line that matches, or at once when one of the kept lines does. */
-  logged(pattern: RegExp): Promise<string> {
-    const known = this.#log.find(line => pattern.test(line));
-    if (known !== undefined) return Promise.resolve(known);
+  /** The next log line that matches. */
+  nextLog(pattern: RegExp): Promise<string> {
     return new Promise(resolve => {
       const watch = (line: string) => {
         if (!pattern.test(line)) return;

@@ -1,5 +1,5 @@
 // `npm start`: installs and builds what is missing or stale, then runs Millrace in this same process, so that
-// signals reach it directly.
+// signals reach it directly; package.json runs it by `exec`, because the shell in between would not pass them on.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';

@@ -92,12 +92,13 @@ export class Server {
   async #start(): Promise<void> {
     this.#warnOfPublicListeners();
     for (const address of this.settings.kafka) await assertFree('Kafka', address);
+    await assertFree('HTTP', this.settings.http);
 
     // PostgreSQL is the first to start and so the last to stop; HTTP listens before it is up.
-    const database = this.#prepareDatabase();
+    const database = this.#chooseDatabase();
     this.#lifecycle.add(this.#http);
-    await this.#http.start();
-    await database.start();
+    await database.prepare();
+    await allOf([database.start(), this.#http.start()]);
 
     const { url } = this.database;
     const pool = openPool(url, {
@@ -124,9 +125,9 @@ export class Server {
     this.#lifecycle.ready();
   }
 
-  #prepareDatabase(): { start(): Promise<void> } {
+  #chooseDatabase(): { prepare(): Promise<void>; start(): Promise<void> } {
     const { databaseUrl } = this.settings;
-    if (databaseUrl !== null) return { start: () => this.#checkExternal(databaseUrl) };
+    if (databaseUrl !== null) return { prepare: async () => {}, start: () => this.#checkExternal(databaseUrl) };
     const embedded = new EmbeddedPostgres({
       dataDir: this.settings.dataDir,
       logger: this.logger,
@@ -134,6 +135,7 @@ export class Server {
     });
     this.#lifecycle.add({ name: 'postgres', stop: hurry => embedded.stop(hurry) });
     return {
+      prepare: () => embedded.prepare(),
       start: async () => {
         await embedded.start();
         const description = `embedded PostgreSQL, data in ${embedded.directory.path}`;
@@ -209,6 +211,12 @@ export class Server {
       groups: overview?.groups ?? [],
     };
   }
+}
+
+/** All of them, and when one fails not before the others have ended too: what is stopped must not still be starting. */
+async function allOf(works: readonly Promise<void>[]): Promise<void> {
+  await Promise.allSettled(works);
+  await Promise.all(works);
 }
 
 function failure(): { promise: Promise<never>; reject: (error: Error) => void } {

@@ -6,6 +6,8 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 export interface Options {
   readonly env?: Readonly<Record<string, string>>;
+  /** What the flags are given to, instead of the sources themselves. */
+  readonly command?: readonly [string, ...string[]];
   /** As another user, which only root can. */
   readonly user?: { readonly uid: number; readonly gid: number };
 }
@@ -26,16 +28,13 @@ export class Millrace {
   /** On free ports, unless the flags say otherwise. */
   constructor(flags: readonly string[], options: Options = {}) {
     const { PATH = '', TMPDIR } = process.env;
-    this.#child = spawn(
-      process.execPath,
-      ['--import', 'tsx', 'src/main.ts', '--kafka=127.0.0.1:0', '--http=127.0.0.1:0', ...flags],
-      {
-        cwd: root,
-        env: { PATH, HOME: '/nonexistent', ...(TMPDIR === undefined ? {} : { TMPDIR }), ...options.env },
-        stdio: ['ignore', 'pipe', 'pipe'],
-        ...options.user,
-      },
-    );
+    const [program, ...parameters] = options.command ?? [process.execPath, '--import', 'tsx', 'src/main.ts'];
+    this.#child = spawn(program, [...parameters, '--kafka=127.0.0.1:0', '--http=127.0.0.1:0', ...flags], {
+      cwd: root,
+      env: { PATH, HOME: '/nonexistent', ...(TMPDIR === undefined ? {} : { TMPDIR }), ...options.env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      ...options.user,
+    });
     this.#child.stdout!.on('data', chunk => {
       this.stdout += chunk;
       this.#notify();

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import pg from 'pg';
 import { clusterName, findProcesses, readPostmaster } from '../src/postgres/embedded-processes.ts';
-import { Millrace } from './millrace.ts';
+import { Millrace, type Options } from './millrace.ts';
 
 // Root's temporary directory is closed to the user that PostgreSQL then runs as, like a home with mode 0700.
 const temporary = mkdtempSync(join(tmpdir(), 'millrace-start-'));
@@ -22,7 +22,11 @@ after(async () => {
 });
 
 function start(...flags: string[]): Millrace {
-  const millrace = new Millrace([`--data-dir=${dataDir}`, ...flags]);
+  return run(flags);
+}
+
+function run(flags: readonly string[], options: Options = {}): Millrace {
+  const millrace = new Millrace([`--data-dir=${dataDir}`, ...flags], options);
   started.push(millrace);
   return millrace;
 }
@@ -128,6 +132,14 @@ test('a PostgreSQL that is killed is started again under the same address', asyn
   process.kill(readPostmaster(cluster)!.pid, 'SIGKILL');
   await millrace.logged('PostgreSQL is back');
   assert.deepEqual(await query('SELECT answer FROM kept'), [{ answer: 42 }]);
+  assert.deepEqual(await millrace.stop(), { code: 0, signal: null });
+  assertPostgresIsGone();
+});
+
+test('npm start builds and runs it, and hands on the signal that npm gets', async () => {
+  const millrace = run([], { command: ['npm', 'start', '--'] });
+  await millrace.ready();
+  assert.equal((await fetch(`${millrace.http}/readyz`)).status, 200);
   assert.deepEqual(await millrace.stop(), { code: 0, signal: null });
   assertPostgresIsGone();
 });

@@ -37,6 +37,7 @@ export class EmbeddedPostgres {
   readonly directory: DataDirectory;
   readonly #options: EmbeddedOptions;
   #holder: Server | undefined;
+  #cluster: Cluster | undefined;
   #port = 0;
   #password = '';
   #child: ChildProcess | undefined;
@@ -63,7 +64,8 @@ export class EmbeddedPostgres {
     return this.#port;
   }
 
-  async start(): Promise<void> {
+  /** Takes the data directory, ends what a killed Millrace left running in it, and makes the cluster if there is none. */
+  async prepare(): Promise<void> {
     this.#holder = await holdDataDirectory(this.directory);
     if (await endLeftovers(this.directory)) {
       this.#options.logger.warn('ended the PostgreSQL of a Millrace that was killed');
@@ -82,8 +84,16 @@ export class EmbeddedPostgres {
     }
     cluster.checkVersion();
     this.#password = cluster.readOrMakePassword();
+    this.#port = await this.#lastPort();
+    this.#cluster = cluster;
+  }
+
+  /** Ready when it resolves. The postmaster is spawned before this first waits for anything, if prepared. */
+  async start(): Promise<void> {
+    if (this.#cluster === undefined) await this.prepare();
+    const cluster = this.#cluster!;
     process.on('exit', this.#onProcessExit);
-    await this.#launch(cluster, { keepPort: false });
+    await this.#launch(cluster, { mayMove: true });
     await this.#prepareDatabase();
     this.#logTimer = setInterval(() => cluster.boundLog(), logCheckMs).unref();
   }
@@ -117,10 +127,9 @@ export class EmbeddedPostgres {
   }
 
   /** Starts the postmaster and waits until it is ready, with another port when the one it had is taken. */
-  async #launch(cluster: Cluster, { keepPort }: { readonly keepPort: boolean }): Promise<void> {
+  async #launch(cluster: Cluster, { mayMove }: { readonly mayMove: boolean }): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       this.#throwIfStopping();
-      if (!keepPort) this.#port = attempt === 1 ? await this.#lastPort() : await freePort();
       cluster.configure(this.#port, this.#options.settings ?? {});
       cluster.boundLog();
       const logFrom = cluster.logSize();
@@ -131,7 +140,10 @@ export class EmbeddedPostgres {
       }
       this.#throwIfStopping();
       const said = cluster.readLog(logFrom);
-      if (!keepPort && attempt < maxAttempts && said.includes('Address already in use')) continue;
+      if (mayMove && attempt < maxAttempts && said.includes('Address already in use')) {
+        this.#port = await freePort();
+        continue;
+      }
       throw new OperationalError(`the embedded PostgreSQL did not start: ${lastLines(said)}`, {
         code: 'EMBEDDED_POSTGRES',
         hint: `see ${this.directory.logFile}`,
@@ -185,7 +197,7 @@ export class EmbeddedPostgres {
     for (let attempt = 1; ; attempt++) {
       try {
         await endLeftovers(this.directory);
-        await this.#launch(cluster, { keepPort: true });
+        await this.#launch(cluster, { mayMove: false });
         logger.info('PostgreSQL is back');
         return;
       } catch (error) {

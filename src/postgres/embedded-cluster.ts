@@ -50,7 +50,7 @@ export class Cluster {
     mkdirSync(partial, { mode: 0o700 });
     this.#own(partial);
     const parameters = [
-      ...['-D', this.#visible(partial), '-U', role, '--auth=trust', '--no-instructions'],
+      ...['-D', this.#visible(partial), '-U', role, '--auth=trust'],
       // A collation that no update of the operating system changes.
       ...['--encoding=UTF8', '--locale=C'],
       ...(majorVersion(this.#installation) < 17 ? [] : ['--locale-provider=builtin', '--builtin-locale=C.UTF-8']),

@@ -10,7 +10,7 @@ import { root, script } from './toolchains.mjs';
 
 const maxRequestBytes = 2000;
 const maxResponseBytes = 3000;
-const samplesOfVersion = 2;
+const samplesOfVersion = 4;
 const suites =
   process.argv.length > 2 ? process.argv.slice(2) : ['kcat', 'kafkajs', 'platformatic', 'python', 'franz-go', 'java'];
 const output = join(root, 'test/fixtures/frames');

@@ -130,7 +130,7 @@ async function startMillrace() {
     process.execPath,
     [join(root, 'scripts/start.mjs'), ...flags],
     'compat-millrace.log',
-    /Kafka +(\S+)\n +HTTP +(\S+)[\s\S]+?(postgres:\S+@\S+),?\s+password in (.+)\)\n[\s\S]+stops it/,
+    /Kafka +(\S+)\n +HTTP +(\S+)[\s\S]+?(postgres:[^\s,]+),\s+password in (.+)\)\n[\s\S]+stops it/,
   );
   const [, bootstrap, http, databaseUrl, passwordFile] = started.text;
   const ready = await fetch(new URL('readyz', http));

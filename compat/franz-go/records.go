@@ -163,9 +163,11 @@ func timestamps(ctx context.Context) {
 func startOffsets(ctx context.Context) {
 	topic := newTopic(ctx, "start", 1)
 	sent := numbered("start", 10)
+	// What is much older may fall to retention at any time.
+	minuteAgo := time.UnixMilli(time.Now().UnixMilli() - 60_000)
 	var records []*kgo.Record
 	for i, one := range sent {
-		records = append(records, &kgo.Record{Topic: topic, Value: []byte(one), Timestamp: time.UnixMilli(int64(10_000 + i))})
+		records = append(records, &kgo.Record{Topic: topic, Value: []byte(one), Timestamp: minuteAgo.Add(time.Duration(i) * time.Millisecond)})
 	}
 	must(sendRecords(ctx, records))
 	from := func(offset kgo.Offset, count int) []string {
@@ -176,7 +178,7 @@ func startOffsets(ctx context.Context) {
 	}
 	same(sent[7:], from(kgo.NewOffset().At(7), 3))
 	same(sent[8:], from(kgo.NewOffset().AtEnd().Relative(-2), 2))
-	same(sent[4:], from(kgo.NewOffset().AfterMilli(10_004), 6))
+	same(sent[4:], from(kgo.NewOffset().AfterMilli(minuteAgo.UnixMilli()+4), 6))
 	same(sent, from(kgo.NewOffset().At(50), 10))
 }
 

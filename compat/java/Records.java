@@ -172,17 +172,19 @@ final class Records {
     String topic = Compat.newTopic("offsets", 2);
     TopicPartition first = new TopicPartition(topic, 0);
     TopicPartition empty = new TopicPartition(topic, 1);
+    // What is much older may fall to retention at any time.
+    long minuteAgo = System.currentTimeMillis() - 60_000;
     try (KafkaProducer<String, String> producer = Compat.producer()) {
-      for (long time = 1000; time < 1010; time++) producer.send(new ProducerRecord<>(topic, 0, time * 10, null, "x")).get();
+      for (int i = 0; i < 10; i++) producer.send(new ProducerRecord<>(topic, 0, minuteAgo + i * 10, null, "x")).get();
     }
     try (KafkaConsumer<String, String> consumer = Compat.consumer()) {
       Compat.same(Map.of(first, 0L, empty, 0L), consumer.beginningOffsets(List.of(first, empty)));
       Compat.same(Map.of(first, 10L, empty, 0L), consumer.endOffsets(List.of(first, empty)));
-      Map<TopicPartition, OffsetAndTimestamp> found = consumer.offsetsForTimes(Map.of(first, 10_035L, empty, 0L));
+      Map<TopicPartition, OffsetAndTimestamp> found = consumer.offsetsForTimes(Map.of(first, minuteAgo + 35, empty, 0L));
       Compat.same(4L, found.get(first).offset());
-      Compat.same(10_040L, found.get(first).timestamp());
+      Compat.same(minuteAgo + 40, found.get(first).timestamp());
       Compat.same(null, found.get(empty));
-      Compat.same(null, consumer.offsetsForTimes(Map.of(first, 10_091L)).get(first));
+      Compat.same(null, consumer.offsetsForTimes(Map.of(first, minuteAgo + 91)).get(first));
     }
   }
 

@@ -173,12 +173,14 @@ final class Topics {
   private static void offsets() throws Exception {
     String topic = Compat.newTopic("offsets", 1);
     TopicPartition partition = new TopicPartition(topic, 0);
-    long[] times = {1000, 5000, 3000};
+    // What is much older may fall to retention at any time.
+    long minuteAgo = System.currentTimeMillis() - 60_000;
+    long[] times = {minuteAgo + 1000, minuteAgo + 5000, minuteAgo + 3000};
     try (KafkaProducer<String, String> producer = Compat.producer()) {
       for (long time : times) producer.send(new ProducerRecord<>(topic, 0, time, null, "x")).get();
     }
     List<OffsetSpec> specs = List.of(OffsetSpec.earliest(), OffsetSpec.latest(), OffsetSpec.maxTimestamp(),
-        OffsetSpec.forTimestamp(2000), OffsetSpec.forTimestamp(1000), OffsetSpec.forTimestamp(5001));
+        OffsetSpec.forTimestamp(minuteAgo + 2000), OffsetSpec.forTimestamp(minuteAgo), OffsetSpec.forTimestamp(minuteAgo + 5001));
     List<Long> found = new ArrayList<>();
     for (OffsetSpec spec : specs) {
       found.add(Compat.get(Compat.admin.listOffsets(Map.of(partition, spec)).partitionResult(partition)).offset());
@@ -186,7 +188,7 @@ final class Topics {
     Compat.same(List.of(0L, 3L, 1L, 1L, 0L, -1L), found);
     ListOffsetsResultInfo latest = Compat.get(
         Compat.admin.listOffsets(Map.of(partition, OffsetSpec.maxTimestamp())).partitionResult(partition));
-    Compat.same(5000L, latest.timestamp());
+    Compat.same(minuteAgo + 5000, latest.timestamp());
     Compat.holds(latest.leaderEpoch().orElse(-1) >= 0, "a leader epoch");
   }
 

@@ -62,7 +62,7 @@ def unique(word):
 
 
 # One for all checks: a client that is collected fails the futures it has given.
-admin = AdminClient({"bootstrap.servers": bootstrap})
+admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 1})
 
 
 def new_topic(word, partitions=1, **config):
@@ -77,7 +77,7 @@ def new_topic(word, partitions=1, **config):
 def send(topic, values, **settings):
     """Sends values, or dictionaries of what produce() takes, and waits for every acknowledgement."""
     failures = []
-    producer = Producer({"bootstrap.servers": bootstrap, **settings})
+    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 1, **settings})
     for value in values:
         record = value if isinstance(value, dict) else {"value": value, "partition": 0}
         producer.produce(topic, on_delivery=lambda error, _: error and failures.append(error), **record)

@@ -105,12 +105,13 @@ def _():
 @check("watermarks and offsets for times")
 def _():
     topic = new_topic("offsets", 2)
-    send(topic, [{"value": b"x", "partition": 0, "timestamp": 10_000 + i * 10} for i in range(10)])
+    minute_ago = int(time.time() * 1000) - 60_000  # what is much older may fall to retention at any time
+    send(topic, [{"value": b"x", "partition": 0, "timestamp": minute_ago + i * 10} for i in range(10)])
     reader = consumer()
     partition = TopicPartition(topic, 0)
     same((0, 10), reader.get_watermark_offsets(partition, timeout=10))
     same((0, 0), reader.get_watermark_offsets(TopicPartition(topic, 1), timeout=10))
-    wanted = [TopicPartition(topic, 0, 10_035), TopicPartition(topic, 1, 0)]
+    wanted = [TopicPartition(topic, 0, minute_ago + 35), TopicPartition(topic, 1, 0)]
     found = reader.offsets_for_times(wanted, timeout=10)
     # librdkafka gives OFFSET_END where the broker says that there is no such record.
     same([(0, 4), (1, -1)], [(one.partition, one.offset) for one in found])
@@ -220,14 +221,16 @@ def _():
 def _():
     topic = new_topic("trim")
     sent = numbered("trim", 10)
-    send(topic, [{"value": value, "partition": 0, "timestamp": 1000 + i} for i, value in enumerate(sent)])
+    minute_ago = int(time.time() * 1000) - 60_000  # what is much older may fall to retention at any time
+    send(topic, [{"value": value, "partition": 0, "timestamp": minute_ago + i} for i, value in enumerate(sent)])
     partition = TopicPartition(topic, 0)
 
     def at(spec):
         return admin.list_offsets({partition: spec})[partition].result(10)
 
-    same([0, 10, 4], [at(spec).offset for spec in (OffsetSpec.earliest(), OffsetSpec.latest(), OffsetSpec(1004))])
-    same((9, 1009), (at(OffsetSpec.max_timestamp()).offset, at(OffsetSpec.max_timestamp()).timestamp))
+    specs = (OffsetSpec.earliest(), OffsetSpec.latest(), OffsetSpec(minute_ago + 4))
+    same([0, 10, 4], [at(spec).offset for spec in specs])
+    same((9, minute_ago + 9), (at(OffsetSpec.max_timestamp()).offset, at(OffsetSpec.max_timestamp()).timestamp))
     before = TopicPartition(topic, 0, 6)
     same(6, admin.delete_records([before])[before].result(10).low_watermark)
     same(6, at(OffsetSpec.earliest()).offset)

@@ -4,6 +4,7 @@ import { Broker } from './broker/broker.ts';
 import { readOverview } from './broker/overview.ts';
 import { HttpServer } from './http/server.ts';
 import type { Status } from './http/status.ts';
+import { setAutovacuum } from './postgres/autovacuum.ts';
 import { checkDatabase } from './postgres/check.ts';
 import { EmbeddedPostgres } from './postgres/embedded.ts';
 import { MigrationError, migrate } from './postgres/migrate.ts';
@@ -108,6 +109,7 @@ export class Server {
     });
     this.#lifecycle.add({ name: 'pool', stop: () => pool.end() });
     await this.#migrate(pool);
+    await setAutovacuum(pool, this.settings.autovacuumHotTables);
     this.#pool = pool;
 
     const broker = new Broker({

@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { buildLibrdkafkaClient } from './clients/librdkafka.ts';
 import { describeMachine } from './machine.ts';
 import { Copy } from './peers/copy.ts';
+import { Kafka } from './peers/kafka.ts';
 import { Millrace } from './peers/millrace.ts';
 import { Rows } from './peers/rows.ts';
 import type { System } from './peers/system.ts';
@@ -17,7 +18,7 @@ const usage = `npm run bench -- <scenario…> [flags]
 
 Scenarios: ${Object.keys(groups).join(', ')}; or a scenario's name, or how names begin (--list).
 
-  --peers a,b           systems beside Millrace: rows, copy (default: rows,copy); none for Millrace alone
+  --peers a,b           systems beside Millrace: rows, copy, kafka, kafka-flush (default: rows,copy); or none
   --rounds N            rounds, the first of which is thrown away (default 6)
   --short               2 rounds of 3 s: to see a change, not to publish
   --seconds N           how long a round produces
@@ -97,7 +98,12 @@ function chooseSystems(): System[] {
     nodeFlags: [],
     ...(bootstrap && databaseUrl ? { running: { bootstrap, databaseUrl } } : {}),
   });
-  const peers: Record<string, () => System> = { rows: () => new Rows(millrace), copy: () => new Copy(millrace) };
+  const peers: Record<string, () => System> = {
+    rows: () => new Rows(millrace),
+    copy: () => new Copy(millrace),
+    kafka: () => new Kafka(directory, { flush: false }),
+    'kafka-flush': () => new Kafka(directory, { flush: true }),
+  };
   const chosen: System[] = [millrace];
   for (const name of values.peers.split(',').filter(peer => peer && peer !== 'none')) {
     const make = peers[name];

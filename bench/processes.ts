@@ -5,8 +5,14 @@ import { readdirSync, readFileSync } from 'node:fs';
 const ticksPerSecond = 100;
 const MB = 1e6;
 
+/** Some processes with all that are under them, without the trees of others: a broker's Postgres is its child. */
+export interface Processes {
+  readonly roots: readonly number[];
+  readonly without?: readonly number[];
+}
+
 /** The roots and everything under them. */
-export function treeOf(roots: readonly number[]): number[] {
+export function treeOf(roots: readonly number[], without: readonly number[] = []): number[] {
   const children = new Map<number, number[]>();
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry)) continue;
@@ -18,6 +24,7 @@ export function treeOf(roots: readonly number[]): number[] {
   }
   const tree: number[] = [];
   const walk = (pid: number) => {
+    if (without.includes(pid)) return;
     tree.push(pid);
     for (const child of children.get(pid) ?? []) walk(child);
   };
@@ -25,32 +32,31 @@ export function treeOf(roots: readonly number[]): number[] {
   return tree;
 }
 
-/** CPU seconds of the trees, children that have ended and been waited for included. */
-export function cpuSeconds(roots: readonly number[]): number {
-  return treeOf(roots).reduce((sum, pid) => sum + (statOf(pid)?.cpu ?? 0), 0);
+/** CPU seconds, children that have ended and been waited for included. */
+export function cpuSeconds({ roots, without }: Processes): number {
+  return treeOf(roots, without).reduce((sum, pid) => sum + (statOf(pid)?.cpu ?? 0), 0);
 }
 
-/** Resident memory with every shared page counted once over the processes that share it (PSS). */
-export function residentMb(roots: readonly number[]): number {
-  let kilobytes = 0;
-  for (const pid of treeOf(roots)) {
-    try {
-      const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
-      kilobytes += Number(/^Pss:\s+(\d+) kB/m.exec(rollup)?.[1] ?? 0);
-    } catch {
-      // ended meanwhile
-    }
-  }
-  return (kilobytes * 1024) / MB;
+/** CPU seconds of this process's own children that have ended. */
+export function endedChildrenCpuSeconds(): number {
+  return statOf(process.pid)?.ended ?? 0;
 }
 
-/** Memory that only these processes have: without Postgres's shared buffers, and without what files are cached. */
-export function privateMb(roots: readonly number[]): number {
+/** As `ps` has it: a page that two processes share is counted twice. */
+export const residentMb = (processes: Processes): number => sumMb(processes, /^Rss:\s+(\d+) kB/gm);
+
+/** Every page once, divided among the processes that share it: the honest size of a Postgres. */
+export const proportionalMb = (processes: Processes): number => sumMb(processes, /^Pss:\s+(\d+) kB/gm);
+
+/** What only these processes have: without Postgres's shared buffers. */
+export const privateMb = (processes: Processes): number => sumMb(processes, /^Private_(?:Clean|Dirty):\s+(\d+) kB/gm);
+
+function sumMb({ roots, without }: Processes, lines: RegExp): number {
   let kilobytes = 0;
-  for (const pid of treeOf(roots)) {
+  for (const pid of treeOf(roots, without)) {
     try {
       const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
-      for (const match of rollup.matchAll(/^Private_(?:Clean|Dirty):\s+(\d+) kB/gm)) kilobytes += Number(match[1]);
+      for (const match of rollup.matchAll(lines)) kilobytes += Number(match[1]);
     } catch {
       // ended meanwhile
     }
@@ -68,7 +74,7 @@ export function signalAll(pids: readonly number[], signal: 'SIGSTOP' | 'SIGCONT'
   }
 }
 
-function statOf(pid: number): { parent: number; cpu: number } | undefined {
+function statOf(pid: number): { parent: number; cpu: number; ended: number } | undefined {
   let text: string;
   try {
     text = readFileSync(`/proc/${pid}/stat`, 'latin1');
@@ -78,5 +84,6 @@ function statOf(pid: number): { parent: number; cpu: number } | undefined {
   // The name stands in parentheses and may hold spaces: state is the first field after it.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const [user, system, childUser, childSystem] = fields.slice(11, 15).map(Number) as [number, number, number, number];
-  return { parent: Number(fields[1]), cpu: (user + system + childUser + childSystem) / ticksPerSecond };
+  const ended = (childUser + childSystem) / ticksPerSecond;
+  return { parent: Number(fields[1]), cpu: (user + system) / ticksPerSecond + ended, ended };
 }

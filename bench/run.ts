@@ -17,7 +17,7 @@ export interface RunOptions {
 export async function runScenarios({ scenarios, systems, rounds, log }: RunOptions): Promise<Result[]> {
   const results: Result[] = [];
   for (const scenario of scenarios) {
-    const able = systems.filter(({ works }) => works.has(scenario.work));
+    const able = systems.filter(system => system.can(scenario));
     log(`${scenario.name}`);
     const samples = new Map<System, Sample[]>(able.map(system => [system, []]));
     for (const system of able) await alone(system, systems, scenario.work, () => system.prepare(scenario));

@@ -1,13 +1,12 @@
 // What a Kafka broker is asked to do, whichever broker it is: a topic for each round, the client, the cost.
+import { consumeWithJava, produceWithJava } from '../clients/java.ts';
 import { type Consumed, type Latencies, librdkafka, type Produced, type Tailed } from '../clients/librdkafka.ts';
 import { payloadFile } from '../clients/payloads.ts';
-import { cpuSeconds, privateMb, residentMb } from '../processes.ts';
-import type { Scenario, Work } from '../scenario.ts';
-import { walPosition } from './database.ts';
+import type { Scenario } from '../scenario.ts';
+import { startCost } from './cost.ts';
 import type { Sample, System } from './system.ts';
 
 const MB = 1e6;
-const million = 1e6;
 /** Stored records are written in full batches, as a busy producer leaves them. */
 const storingBatchBytes = 65_536;
 
@@ -15,13 +14,6 @@ export abstract class Broker implements System {
   abstract readonly name: string;
   abstract readonly description: string;
   abstract readonly bootstrap: string;
-  readonly works: ReadonlySet<Work> = new Set([
-    'produce',
-    'consume-warm',
-    'consume-tail',
-    'consume-cold',
-    'latency',
-  ] as const);
   /** A broker started for this run: pids of the broker, and of its Postgres if it has one. */
   protected abstract readonly brokerPids: number[];
   protected readonly postgresPids: number[] = [];
@@ -37,6 +29,10 @@ export abstract class Broker implements System {
   abstract describe(): Promise<Record<string, string>>;
   /** Everything that was cached is gone when this resolves: the page cache, and the system's own. */
   protected abstract makeCold(): Promise<void>;
+
+  can(): boolean {
+    return true;
+  }
 
   processes(): number[] {
     return [...this.brokerPids, ...this.postgresPids];
@@ -76,6 +72,10 @@ export abstract class Broker implements System {
 
   async #produce(scenario: Scenario, topic: string): Promise<Sample> {
     const cost = await this.#startCost();
+    if (scenario.client === 'java') {
+      const { recordsPerSecond, sent, cpu_s } = await produceWithJava(this.bootstrap, topic, scenario);
+      return { ...rates(recordsPerSecond, 1, scenario), ...(await cost(sent, scenario, cpu_s)) };
+    }
     const produced = await librdkafka<Produced>('produce', this.#arguments(scenario, topic));
     if (produced.batch_bytes > 0) this.batchBytes.set(scenario.name, Math.round(produced.batch_bytes));
     return {
@@ -97,6 +97,11 @@ export abstract class Broker implements System {
   async #consume(scenario: Scenario): Promise<Sample> {
     const { topic, records } = this.#stored.get(scenario.name)!;
     const cost = await this.#startCost();
+    if (scenario.client === 'java') {
+      const consumed = await consumeWithJava(this.bootstrap, topic, records);
+      const { wal_bytes_per_byte: _, ...costs } = await cost(consumed.records, scenario, consumed.cpu_s);
+      return { ...rates(consumed.recordsPerSecond, 1, scenario), ...costs };
+    }
     const { partitions, seconds } = scenario;
     const values = { bootstrap: this.bootstrap, topic, partitions, records, seconds: seconds * 4 };
     const consumed = await librdkafka<Consumed>('consume', values);
@@ -105,8 +110,12 @@ export abstract class Broker implements System {
   }
 
   async #latency(scenario: Scenario, topic: string): Promise<Sample> {
-    const values = { ...this.#arguments(scenario, topic), rate: scenario.rate, warmup: 1 };
     const cost = await this.#startCost();
+    if (scenario.client === 'java') {
+      const { ack, sent, cpu_s } = await produceWithJava(this.bootstrap, topic, scenario);
+      return { ...acknowledgements(ack), ...(await cost(sent, scenario, cpu_s)) };
+    }
+    const values = { ...this.#arguments(scenario, topic), rate: scenario.rate, warmup: 1 };
     const { ack, end_to_end, records, unacknowledged, failed, received, cpu_s } = await librdkafka<Latencies>(
       'latency',
       values,
@@ -119,10 +128,7 @@ export abstract class Broker implements System {
       p95_ms: end_to_end.p95,
       p99_ms: end_to_end.p99,
       p999_ms: end_to_end.p999,
-      ack_p50_ms: ack.p50,
-      ack_p95_ms: ack.p95,
-      ack_p99_ms: ack.p99,
-      ack_p999_ms: ack.p999,
+      ...acknowledgements(ack),
       ...(await cost(records, scenario, cpu_s)),
     };
   }
@@ -145,33 +151,12 @@ export abstract class Broker implements System {
     };
   }
 
-  /** Begins to count; the function it gives tells what was spent since. */
-  async #startCost() {
-    const url = this.databaseUrl;
-    const wal = url === undefined ? 0 : await walPosition(url);
-    const broker = cpuSeconds(this.brokerPids);
-    const postgres = cpuSeconds(this.postgresPids);
-    return async (records: number, scenario: Scenario, clientCpu: number): Promise<Sample> => {
-      const brokerCpu = cpuSeconds(this.brokerPids) - broker;
-      const postgresCpu = cpuSeconds(this.postgresPids) - postgres;
-      const millions = records / million;
-      const sample: Sample = { client_cpu_s_per_million: clientCpu / millions };
-      if (this.brokerPids.length > 0) {
-        sample.broker_cpu_s_per_million = brokerCpu / millions;
-        sample.cpu_s_per_million = (brokerCpu + postgresCpu) / millions;
-        sample.broker_rss_mb = residentMb(this.brokerPids);
-        sample.rss_mb = sample.broker_rss_mb + residentMb(this.postgresPids);
-      }
-      if (this.postgresPids.length > 0) {
-        sample.postgres_cpu_s_per_million = postgresCpu / millions;
-        sample.postgres_rss_mb = residentMb(this.postgresPids);
-        sample.postgres_private_mb = privateMb(this.postgresPids);
-      }
-      if (url !== undefined) {
-        sample.wal_bytes_per_byte = ((await walPosition(url)) - wal) / (records * scenario.recordBytes);
-      }
-      return sample;
-    };
+  #startCost() {
+    return startCost({
+      broker: { roots: this.brokerPids, without: this.postgresPids },
+      postgres: { roots: this.postgresPids },
+      databaseUrl: this.databaseUrl,
+    });
   }
 
   async #withTopic(scenario: Scenario, work: (topic: string) => Promise<Sample>): Promise<Sample> {
@@ -192,6 +177,10 @@ export abstract class Broker implements System {
   async #deleteTopic(topic: string): Promise<void> {
     await librdkafka('delete', { bootstrap: this.bootstrap, topic });
   }
+}
+
+function acknowledgements({ p50, p95, p99, p999 }: Record<'p50' | 'p95' | 'p99' | 'p999', number>): Sample {
+  return { ack_p50_ms: p50, ack_p95_ms: p95, ack_p99_ms: p99, ack_p999_ms: p999 };
 }
 
 export function rates(records: number, seconds: number, scenario: Scenario): Sample {

@@ -5,15 +5,14 @@
 import { fileURLToPath } from 'node:url';
 import { payloadFile } from '../clients/payloads.ts';
 import { nameValue, runProgram } from '../clients/program.ts';
-import { cpuSeconds, privateMb, residentMb } from '../processes.ts';
-import type { Scenario, Work } from '../scenario.ts';
+import type { Scenario } from '../scenario.ts';
 import { rates } from './broker.ts';
-import { createDatabase, describePostgres, walPosition } from './database.ts';
+import { none, startCost } from './cost.ts';
+import { createDatabase, describePostgres } from './database.ts';
 import type { Millrace } from './millrace.ts';
 import type { Sample, System } from './system.ts';
 
 const program = fileURLToPath(new URL('./copy-client.ts', import.meta.url));
-const million = 1e6;
 const groupBytes = 4 * 2 ** 20;
 const mostConnections = 2;
 
@@ -26,7 +25,6 @@ export interface Copied {
 export class Copy implements System {
   readonly name = 'copy';
   readonly description = 'COPY of ready-made batches into the same Postgres: the limit';
-  readonly works: ReadonlySet<Work> = new Set(['produce'] as const);
   readonly #millrace: Millrace;
   readonly #batchBytes = new Map<string, number>();
   #url = '';
@@ -41,6 +39,10 @@ export class Copy implements System {
 
   async stop(): Promise<void> {}
 
+  can(scenario: Scenario): boolean {
+    return scenario.work === 'produce' && scenario.client !== 'java' && scenario.codec === 'none';
+  }
+
   processes(): number[] {
     return this.#millrace.postgresPids;
   }
@@ -52,8 +54,8 @@ export class Copy implements System {
   async measure(scenario: Scenario): Promise<Sample> {
     const batchBytes = this.#millrace.batchBytes.get(scenario.name) ?? this.#batchBytes.get(scenario.name) ?? 1e6;
     this.#batchBytes.set(scenario.name, batchBytes);
-    const wal = await walPosition(this.#url);
-    const cpu = cpuSeconds(this.processes());
+    const postgres = { roots: this.processes() };
+    const cost = await startCost({ broker: none, postgres, databaseUrl: this.#url });
     const copied = await runProgram<Copied>(process.execPath, [
       '--import',
       'tsx',
@@ -68,22 +70,11 @@ export class Copy implements System {
         seconds: scenario.seconds,
       }),
     ]);
-    const millions = copied.records / million;
-    const postgresCpu = (cpuSeconds(this.processes()) - cpu) / millions;
-    const sample: Sample = {
+    return {
       ...rates(copied.records, copied.seconds, scenario),
-      client_cpu_s_per_million: copied.cpu_s / millions,
-      wal_bytes_per_byte: ((await walPosition(this.#url)) - wal) / (copied.records * scenario.recordBytes),
+      ...(await cost(copied.records, scenario, copied.cpu_s)),
       batch_bytes: batchBytes,
     };
-    if (this.processes().length > 0) {
-      sample.cpu_s_per_million = postgresCpu;
-      sample.postgres_cpu_s_per_million = postgresCpu;
-      sample.postgres_rss_mb = residentMb(this.processes());
-      sample.rss_mb = sample.postgres_rss_mb;
-      sample.postgres_private_mb = privateMb(this.processes());
-    }
-    return sample;
   }
 
   async describe(): Promise<Record<string, string>> {

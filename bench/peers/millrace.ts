@@ -7,10 +7,10 @@ import { createWriteStream, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { freePorts } from '../../compat/kafka/kafka.ts';
 import { librdkafka } from '../clients/librdkafka.ts';
 import { Broker } from './broker.ts';
 import { describePostgres } from './database.ts';
-import { freePorts } from './ports.ts';
 
 const startScript = fileURLToPath(new URL('../../scripts/start.mjs', import.meta.url));
 const startTimeoutMs = 120_000;

@@ -1,24 +1,24 @@
 // The design that most people reach for, and that pg-queue-pubsub-benchmark measures: a row per message, a table per
 // partition with a surrogate key and a unique offset, a counter row per partition that every write locks. Its own
-// numbers are kept: 10 writers, up to 200 records in a statement, 200 in a read, 4 readers. It runs on the same
-// Postgres, in a database of its own, with the same settings and the same synchronous_commit. The program that drives
-// it is rows-client.ts.
+// numbers are kept: 10 writers, up to 200 records in a statement, 200 in a read, 4 readers; but where stored records
+// are read through, reads are larger and no progress is committed, as for the other systems' consumers. It runs on the
+// same Postgres, in a database of its own, with the same settings and the same synchronous_commit. The program that
+// drives it is rows-client.ts.
 import { fileURLToPath } from 'node:url';
 import { payloadFile } from '../clients/payloads.ts';
 import { nameValue, runProgram } from '../clients/program.ts';
-import { cpuSeconds, privateMb, residentMb } from '../processes.ts';
 import type { Scenario, Work } from '../scenario.ts';
 import { rates } from './broker.ts';
-import { createDatabase, describePostgres, query, walPosition } from './database.ts';
+import { none, startCost } from './cost.ts';
+import { createDatabase, describePostgres, query } from './database.ts';
 import type { Millrace } from './millrace.ts';
 import type { Sample, System } from './system.ts';
 
 const program = fileURLToPath(new URL('./rows-client.ts', import.meta.url));
-const million = 1e6;
 /** Rows are costly to store: this many of the bytes that brokers are given to read. The rate does not depend on it. */
 const storedShare = 0.2;
 
-export const rowsSettings = { writers: 10, writeBatch: 200, readBatch: 200, readers: 4 };
+export const rowsSettings = { writers: 10, writeBatch: 200, readBatch: 200, bulkReadBatch: 10_000, readers: 4 };
 
 export interface RowsDone {
   readonly records: number;
@@ -31,7 +31,6 @@ export interface RowsDone {
 export class Rows implements System {
   readonly name = 'rows';
   readonly description = 'a row per message, a table and a counter row per partition, on the same Postgres';
-  readonly works: ReadonlySet<Work> = new Set(['produce', 'consume-warm', 'consume-cold', 'latency'] as const);
   readonly #millrace: Millrace;
   #url = '';
 
@@ -44,6 +43,10 @@ export class Rows implements System {
   }
 
   async stop(): Promise<void> {}
+
+  can(scenario: Scenario): boolean {
+    return scenario.work !== 'consume-tail' && scenario.client !== 'java' && scenario.codec === 'none';
+  }
 
   /** Only Millrace can restart the Postgres that it started. */
   processes(work?: Work): number[] {
@@ -64,23 +67,11 @@ export class Rows implements System {
   async measure(scenario: Scenario): Promise<Sample> {
     if (scenario.work === 'produce' || scenario.work === 'latency') await this.#makeTables(scenario.partitions);
     if (scenario.work === 'consume-cold') await this.#millrace.makeCold();
-    const wal = await walPosition(this.#url);
-    const cpu = cpuSeconds(this.processes());
     const mode = scenario.work === 'produce' || scenario.work === 'latency' ? scenario.work : 'consume';
+    const postgres = { roots: this.#millrace.postgresPids };
+    const cost = await startCost({ broker: none, postgres, databaseUrl: mode === 'consume' ? undefined : this.#url });
     const done = await this.#run(mode, scenario, { seconds: scenario.seconds });
-    const millions = done.records / million;
-    const postgresCpu = (cpuSeconds(this.processes()) - cpu) / millions;
-    const sample: Sample = { client_cpu_s_per_million: done.cpu_s / millions };
-    if (this.processes().length > 0) {
-      sample.cpu_s_per_million = postgresCpu;
-      sample.postgres_cpu_s_per_million = postgresCpu;
-      sample.postgres_rss_mb = residentMb(this.processes());
-      sample.rss_mb = sample.postgres_rss_mb;
-      sample.postgres_private_mb = privateMb(this.processes());
-    }
-    if (mode !== 'consume') {
-      sample.wal_bytes_per_byte = ((await walPosition(this.#url)) - wal) / (done.records * scenario.recordBytes);
-    }
+    const sample = await cost(done.records, scenario, done.cpu_s);
     if (mode !== 'latency') return { ...sample, ...rates(done.records, done.seconds, scenario) };
     for (const point of ['p50', 'p95', 'p99', 'p999'] as const) {
       sample[`${point}_ms`] = done.end_to_end![point];
@@ -90,13 +81,13 @@ export class Rows implements System {
   }
 
   async describe(): Promise<Record<string, string>> {
-    const { writers, writeBatch, readBatch, readers } = rowsSettings;
+    const { writers, writeBatch, readBatch, bulkReadBatch, readers } = rowsSettings;
     return {
       writers: String(writers),
       'records in a write': `up to ${writeBatch}`,
-      'records in a read': `up to ${readBatch}`,
+      'records in a read': `${readBatch}; ${bulkReadBatch} where what is stored is read through`,
       readers: `${readers}, at most one for each partition`,
-      client: 'pg on Node, prepared statements, binary parameters',
+      client: 'on Node, prepared statements, binary parameters and results',
       ...(await describePostgres(this.#url)),
     };
   }

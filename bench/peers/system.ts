@@ -9,7 +9,8 @@ export interface System {
   readonly name: string;
   /** What it is, for the report. */
   readonly description: string;
-  readonly works: ReadonlySet<Work>;
+  /** Whether it does this work, with this client. */
+  can(scenario: Scenario): boolean;
   start(): Promise<void>;
   stop(): Promise<void>;
   /** Roots of the process trees that must run while it does this work; of all its trees where none is given. */

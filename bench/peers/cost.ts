@@ -1,0 +1,49 @@
+// What a piece of work costs its system: CPU time, memory, WAL.
+import { cpuSeconds, type Processes, privateMb, proportionalMb, residentMb } from '../processes.ts';
+import type { Scenario } from '../scenario.ts';
+import { walPosition } from './database.ts';
+import type { Sample } from './system.ts';
+
+const million = 1e6;
+
+export interface Payers {
+  /** Empty where there is none, or where it is not ours to look at. */
+  readonly broker: Processes;
+  readonly postgres: Processes;
+  /** Of the Postgres, for the WAL it writes. */
+  readonly databaseUrl?: string | undefined;
+}
+
+/** Begins to count; the function it gives tells what was spent since, `clientCpu` being what the client says itself. */
+export async function startCost({ broker, postgres, databaseUrl }: Payers) {
+  const wal = databaseUrl === undefined ? 0 : await walPosition(databaseUrl);
+  const brokerBefore = cpuSeconds(broker);
+  const postgresBefore = cpuSeconds(postgres);
+  return async (records: number, { recordBytes }: Scenario, clientCpu: number): Promise<Sample> => {
+    const brokerCpu = cpuSeconds(broker) - brokerBefore;
+    const postgresCpu = cpuSeconds(postgres) - postgresBefore;
+    const millions = records / million;
+    const sample: Sample = { client_cpu_s_per_million: clientCpu / millions };
+    const hasBroker = broker.roots.length > 0;
+    const hasPostgres = postgres.roots.length > 0;
+    if (hasBroker || hasPostgres) {
+      sample.cpu_s_per_million = (brokerCpu + postgresCpu) / millions;
+      sample.rss_mb = residentMb(broker) + proportionalMb(postgres);
+    }
+    if (hasBroker) {
+      sample.broker_cpu_s_per_million = brokerCpu / millions;
+      sample.broker_rss_mb = residentMb(broker);
+    }
+    if (hasPostgres) {
+      sample.postgres_cpu_s_per_million = postgresCpu / millions;
+      sample.postgres_rss_mb = proportionalMb(postgres);
+      sample.postgres_private_mb = privateMb(postgres);
+    }
+    if (databaseUrl !== undefined) {
+      sample.wal_bytes_per_byte = ((await walPosition(databaseUrl)) - wal) / (records * recordBytes);
+    }
+    return sample;
+  };
+}
+
+export const none: Processes = { roots: [] };

@@ -32,6 +32,10 @@ interface Answer {
   whenSent: (() => void)[] | undefined;
 }
 
+/** What a request costs in memory beyond its bytes: its objects and promises, about. */
+const requestOverheadBytes = 1024;
+/** How long one client's requests may keep the event loop from the others, ms. */
+const turnMs = 3;
 /** How long a frame may take to arrive whole, ms: a client that sends a byte a minute must not hold memory for ever. */
 const frameTimeoutMs = 60_000;
 
@@ -47,6 +51,8 @@ export class Connection implements Paused {
   /** The newest request begun lets the next begin. */
   #ready = true;
   #undrained = false;
+  #turnBegan = 0;
+  #yielding = false;
   #draining = false;
   #reason: string | undefined;
   #frameTimer: NodeJS.Timeout | undefined;
@@ -57,7 +63,7 @@ export class Connection implements Paused {
     this.#clientHost = socket.remoteAddress ?? '';
     this.#frames = new FrameReader({
       maxBytes: options.maxRequestBytes,
-      reserve: bytes => this.#take(bytes),
+      reserve: bytes => this.#takeRequest(bytes),
       memory: options.memory,
     });
     socket.setNoDelay(true);
@@ -90,13 +96,23 @@ export class Connection implements Paused {
   }
 
   resume(): void {
-    if (!this.#draining) this.#socket.resume();
+    if (this.#draining) return;
+    if (this.#frames.reserved > 0) this.#options.budget.beginFrame(this);
+    this.#socket.resume();
+  }
+
+  /** For the budget: others wait for the memory of a request that does not arrive. */
+  giveUp(): void {
+    this.#options.logger.warn({ client: this.#clientHost }, 'a request does not arrive while memory is short');
+    this.close('its request did not arrive while memory was short');
   }
 
   #receive(chunk: Buffer): void {
+    this.#turnBegan = performance.now();
     try {
       const frames = this.#frames.push(chunk);
       if (frames.length > 0) {
+        this.#takeRequest(frames.length * requestOverheadBytes);
         this.#options.budget.release(this);
         this.#queue.push(...frames);
         this.#next();
@@ -112,6 +128,7 @@ export class Connection implements Paused {
 
   #watchFrame(): void {
     const partial = this.#frames.reserved > 0;
+    if (partial) this.#options.budget.beginFrame(this);
     if (partial && this.#frameTimer === undefined) {
       this.#frameTimer = setTimeout(() => this.close('a request did not arrive whole in time'), frameTimeoutMs);
     } else if (!partial && this.#frameTimer !== undefined) {
@@ -121,6 +138,7 @@ export class Connection implements Paused {
   }
 
   #pauseIfOver(): void {
+    if (this.#socket.destroyed) return;
     const { budget, maxInFlightBytes } = this.#options;
     // A single frame larger than the bound must still get through, alone.
     const tooMuch = this.#held - this.#frames.reserved > maxInFlightBytes;
@@ -132,15 +150,28 @@ export class Connection implements Paused {
     }
   }
 
-  #take(bytes: number): void {
+  #takeRequest(bytes: number): void {
     this.#held += bytes;
-    this.#options.budget.take(bytes);
+    this.#options.budget.takeRequest(bytes);
   }
 
-  #give(bytes: number): void {
+  #giveRequest(bytes: number): void {
+    this.#give(bytes, () => this.#options.budget.giveRequest(bytes));
+  }
+
+  #takeAnswer(bytes: number): void {
+    this.#held += bytes;
+    this.#options.budget.takeAnswer(bytes);
+  }
+
+  #giveAnswer(bytes: number): void {
+    this.#give(bytes, () => this.#options.budget.giveAnswer(bytes));
+  }
+
+  #give(bytes: number, give: () => void): void {
     const wasOver = this.#held - this.#frames.reserved > this.#options.maxInFlightBytes;
     this.#held -= bytes;
-    this.#options.budget.give(bytes);
+    give();
     if (wasOver && this.#held - this.#frames.reserved <= this.#options.maxInFlightBytes) {
       this.resume();
       this.#pauseIfOver();
@@ -149,6 +180,16 @@ export class Connection implements Paused {
 
   #next(): void {
     while (this.#queue.length > 0 && this.#ready && !this.#undrained && !this.#draining && !this.#socket.destroyed) {
+      if (this.#yielding) return;
+      if (performance.now() - this.#turnBegan > turnMs) {
+        this.#yielding = true;
+        setImmediate(() => {
+          this.#yielding = false;
+          this.#turnBegan = performance.now();
+          this.#next();
+        });
+        return;
+      }
       void this.#serve(this.#queue.shift()!);
     }
   }
@@ -207,23 +248,31 @@ export class Connection implements Paused {
       let bytes = 0;
       for (const chunk of this.#socket.destroyed ? [] : (answer.chunks ?? [])) {
         bytes += chunk.length;
-        if (!this.#socket.write(chunk)) this.#undrained = this.#socket.writableLength > this.#options.maxInFlightBytes;
+        this.#socket.write(chunk);
       }
-      this.#take(bytes);
+      this.#takeAnswer(bytes);
       const sent = () => {
-        this.#give(bytes);
+        this.#giveAnswer(bytes);
         for (const callback of answer.whenSent ?? []) callback();
       };
       if (bytes > 0) this.#socket.write('', sent);
       else sent();
     }
+    this.#undrained = this.#hasTooMuchUnsent();
     process.nextTick(() => this.#socket.uncork());
     if (this.#draining && this.#answers.length === 0) this.#socket.end();
   }
 
+  /** Only where 'drain' will follow. */
+  #hasTooMuchUnsent(): boolean {
+    const { budget, maxInFlightBytes } = this.#options;
+    if (!this.#socket.writableNeedDrain) return false;
+    return budget.answersOver || this.#socket.writableLength > maxInFlightBytes;
+  }
+
   #releaseRequest({ frame, held }: Answer): void {
     const release = () => {
-      this.#give(frame.length);
+      this.#giveRequest(frame.length + requestOverheadBytes);
       this.#options.memory.give(frame);
     };
     if (held) void Promise.allSettled(held).then(release);
@@ -241,10 +290,10 @@ export class Connection implements Paused {
   #closed(): void {
     clearTimeout(this.#frameTimer);
     this.#abort.abort();
-    const queued = this.#queue.splice(0).reduce((sum, frame) => sum + frame.length, 0);
+    const queued = this.#queue.splice(0).reduce((sum, frame) => sum + frame.length + requestOverheadBytes, 0);
     const partial = this.#frames.reserved;
     this.#options.budget.release(this);
-    if (queued + partial > 0) this.#give(queued + partial);
+    if (queued + partial > 0) this.#giveRequest(queued + partial);
     this.#options.onClosed(this.#reason);
   }
 }

@@ -1,9 +1,9 @@
 // Cuts a byte stream into frames, each behind its four-byte size. A frame is one Buffer of exactly its own size,
 // filled as chunks arrive: one copy, and no socket slab is kept alive by it. A size is only a claim, so memory is
-// taken at most 1 MiB, then at most as much again as has arrived, ahead of the bytes. Owned by one connection.
+// taken at most 64 KiB, then at most as much again as has arrived, ahead of the bytes. Owned by one connection.
 import { WireError } from './wire.ts';
 
-const aheadBytes = 1024 * 1024;
+const aheadBytes = 64 * 1024;
 const sizeBytes = 4;
 
 /** Where memory for frames comes from. */

@@ -226,7 +226,7 @@ export const settingsTable = define({
     group: 'Memory',
     type: bytes({ min: MiB }),
     default: 64 * MiB,
-    doc: 'The same for all connections together.',
+    doc: 'The same for all connections together, half of it for requests and half for answers.',
   },
   maxIncrementalFetchSessionCacheSlots: {
     key: 'max.incremental.fetch.session.cache.slots',

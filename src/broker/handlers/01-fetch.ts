@@ -103,7 +103,9 @@ function resolve(request: FetchPartition, { broker }: RequestContext): Wanted {
 
 /** Reads the partitions in order until `maxBytes` are promised; what Postgres must be asked for is asked for at once. */
 async function readAll(wanted: readonly Wanted[], maxBytes: number, { broker }: RequestContext): Promise<Result[]> {
-  let left = Math.min(maxBytes, broker.settings.fetchMaxBytes, Math.max(broker.budget.free, leastBytes));
+  const { budget } = broker;
+  const { fetchMaxBytes, connectionInFlightBytes } = broker.settings;
+  let left = Math.min(maxBytes, fetchMaxBytes, connectionInFlightBytes, Math.max(budget.free, leastBytes));
   let first = true;
   return Promise.all(
     wanted.map(async (want): Promise<Result> => {
@@ -114,6 +116,10 @@ async function readAll(wanted: readonly Wanted[], maxBytes: number, { broker }: 
       if (atLeastOne) first = false;
       const promised = Math.min(request.maxBytes, left);
       if (request.fetchOffset < partition.highWatermark) left -= promised;
+      // What comes from Postgres takes memory before it is an answer; the tail cache has its own.
+      const { start } = partition.tail;
+      const taken = start === undefined || request.fetchOffset < start ? promised : 0;
+      budget.takeAnswer(taken);
       try {
         const { error, chunks, bytes, release } = await broker.log.read(
           partition,
@@ -125,6 +131,8 @@ async function readAll(wanted: readonly Wanted[], maxBytes: number, { broker }: 
       } catch (error) {
         broker.logger.error({ err: error, partition: request.partition }, 'a read from Postgres failed');
         return { ...want, errorCode: ErrorCode.KAFKA_STORAGE_ERROR, chunks: [], bytes: 0 };
+      } finally {
+        budget.giveAnswer(taken);
       }
     }),
   );

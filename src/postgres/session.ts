@@ -4,7 +4,7 @@
 //  - a whole transaction, COPY data included, goes out in one write and costs one round trip;
 //  - result values are subarrays of what came off the socket, so stored batches reach a consumer uncopied.
 // Requests may be pipelined: each ends in one ReadyForQuery, and answers come in order.
-import type { Socket } from 'node:net';
+import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import pg from 'pg';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
 import type { CopyPayload } from './copy.ts';
@@ -54,6 +54,11 @@ export interface SessionOptions {
 
 const maxPrepared = 256;
 
+const dataRow = 0x44;
+
+/** What is read from the socket at once. */
+const readBytes = 262_144;
+
 export class Session {
   readonly processId: number;
   readonly #socket: Socket;
@@ -68,29 +73,42 @@ export class Session {
   #partial: Buffer | undefined;
   #filled = 0;
 
-  private constructor(socket: Socket, processId: number, { onLost, memory }: SessionOptions) {
+  /** Whether what #receive is given is overwritten by the next read. */
+  readonly #reusesChunks: boolean;
+
+  private constructor(
+    socket: Socket,
+    direct: DirectSocket | undefined,
+    processId: number,
+    { onLost, memory }: SessionOptions,
+  ) {
     this.#socket = socket;
     this.processId = processId;
     this.#onLost = onLost;
     this.#memory = memory;
+    this.#reusesChunks = direct !== undefined;
     for (const event of ['data', 'error', 'close', 'end']) socket.removeAllListeners(event);
-    socket.on('data', chunk => this.#receive(chunk));
+    if (direct) direct.handOver(chunk => this.#receive(chunk));
+    else socket.on('data', chunk => this.#receive(chunk));
     socket.on('error', error => this.#lose(error.message));
     socket.on('close', () => this.#lose('the connection was closed'));
     socket.setNoDelay(true);
   }
 
   static async open(databaseUrl: string, options: SessionOptions): Promise<Session> {
-    const client = new pg.Client({
+    const config: pg.ClientConfig = {
       connectionString: databaseUrl,
       application_name: options.applicationName,
       connectionTimeoutMillis: 10_000,
       keepAlive: true,
-    });
+    };
+    // TLS reads the socket itself; then chunks come as events do.
+    const direct = new pg.Client(config).ssl ? undefined : new DirectSocket();
+    const client = new pg.Client(direct ? { ...config, stream: () => direct.socket } : config);
     client.on('error', () => {}); // until the handover; afterwards the socket's events come to us
     await client.connect();
     const inner = client as unknown as { connection: { stream: Socket }; processID: number };
-    return new Session(inner.connection.stream, inner.processID, options);
+    return new Session(inner.connection.stream, direct, inner.processID, options);
   }
 
   get lost(): boolean {
@@ -197,7 +215,7 @@ export class Session {
       if (this.#partial === undefined) {
         const left = chunk.length - at;
         const size = left >= 5 ? chunk.readInt32BE(at + 1) + 1 : 5;
-        if (left >= 5 && left >= size) {
+        if (left >= 5 && left >= size && !(this.#reusesChunks && chunk[at] === dataRow)) {
           this.#message(chunk[at]!, chunk.subarray(at + 5, at + size));
           at += size;
           continue;
@@ -230,7 +248,7 @@ export class Session {
 
   #message(type: number, body: Buffer): void {
     const request = this.#waiting[0];
-    if (type === 0x44 && request) {
+    if (type === dataRow && request) {
       request.rows.push(parseDataRow(body));
     } else if (type === 0x45 && request) {
       request.error ??= parseError(body);
@@ -255,6 +273,33 @@ export class Session {
     for (const waiting of this.#waiting.splice(0)) waiting.reject(this.#lost);
     this.#socket.destroy();
     if (!this.#ended) this.#onLost?.(this.#lost);
+  }
+}
+
+/**
+ * A socket that reads into one buffer again and again. A 'data' event comes with a buffer of its own; at the rate of a
+ * consumer catching up, that was a full collection every 25 MB (runtime/buffer-pool.ts).
+ */
+class DirectSocket {
+  readonly socket: Socket;
+  #receive: (chunk: Buffer) => void;
+
+  constructor() {
+    // During login pg listens, and keeps what it gets.
+    this.#receive = chunk => this.socket.emit('data', Buffer.from(chunk));
+    const onread: OnReadOpts = {
+      buffer: Buffer.allocUnsafeSlow(readBytes),
+      callback: (bytes, buffer) => {
+        this.#receive(Buffer.from(buffer.buffer, buffer.byteOffset, bytes));
+        return true;
+      },
+    };
+    // The constructor takes it as connect() does, which pg calls; its type lacks it.
+    this.socket = new Socket({ onread } as SocketConstructorOpts);
+  }
+
+  handOver(receive: (chunk: Buffer) => void): void {
+    this.#receive = receive;
   }
 }
 

@@ -1,6 +1,8 @@
 // A whole Millrace as a process of its own, as `npm start` runs it, for tests from outside.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { canReach } from '../src/postgres/embedded-owner.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -10,6 +12,15 @@ export interface Options {
   readonly command?: readonly [string, ...string[]];
   /** As another user, which only root can. */
   readonly user?: { readonly uid: number; readonly gid: number };
+}
+
+/** Why `user` cannot run a Millrace from here, or false. */
+export function cannotRunAs(user: NonNullable<Options['user']>): string | false {
+  if (process.getuid!() !== 0) return 'only root can become another user';
+  for (const path of [root, `${root}node_modules`, dirname(process.execPath)]) {
+    if (!canReach(path, user)) return `another user cannot reach ${path}`;
+  }
+  return false;
 }
 
 export interface Exit {

@@ -6,9 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { createDatabase, onServer } from './database.ts';
-import { Millrace, type Options } from './millrace.ts';
+import { cannotRunAs, Millrace, type Options } from './millrace.ts';
 
 const temporary = mkdtempSync(join(tmpdir(), 'millrace-failures-'));
+const nobody = { uid: 65_534, gid: 65_534 };
 const untouched = join(temporary, 'untouched');
 after(() => rmSync(temporary, { recursive: true, force: true }));
 
@@ -128,13 +129,12 @@ test('a data directory that cannot be made', async () => {
   assert.match(await failure(1, [`--data-dir=${join(file, 'data')}`]), /cannot use the data directory .* \(ENOTDIR/);
 });
 
-test('data of another user', { skip: process.getuid!() === 0 ? false : 'only root can make it' }, async () => {
+test('data of another user', { skip: cannotRunAs(nobody) }, async () => {
   const dataDir = join(temporary, 'roots');
   mkdirSync(join(dataDir, 'postgres'), { recursive: true });
   chmodSync(temporary, 0o755);
-  const user = { uid: 65_534, gid: 65_534 };
   assert.match(
-    await failure(1, [`--data-dir=${dataDir}`], { user }),
+    await failure(1, [`--data-dir=${dataDir}`], { user: nobody }),
     /cannot use the data directory .*; correct its owner/,
   );
   assert.deepEqual(readdirSync(join(dataDir, 'postgres')), []);

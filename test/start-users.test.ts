@@ -12,18 +12,16 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { pino } from 'pino';
 import { EmbeddedPostgres } from '../src/postgres/embedded.ts';
 import { findInstallation, prepareInstallation, readInstallation } from '../src/postgres/embedded-binaries.ts';
 import { canReach, chooseOwner } from '../src/postgres/embedded-owner.ts';
 import { readPostmaster } from '../src/postgres/embedded-processes.ts';
-import { Millrace } from './millrace.ts';
+import { cannotRunAs, Millrace } from './millrace.ts';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
 const nobody = { uid: 65_534, gid: 65_534 };
 const isRoot = process.getuid!() === 0;
 const needsRoot = isRoot ? false : 'only root can become another user';
@@ -106,7 +104,7 @@ test('a path that is too long for a socket has its sockets elsewhere', async () 
 });
 
 test('a normal user starts and stops it from a closed home; then root does, and leaves the data theirs', {
-  skip: needsRoot || unreachableForNobody(),
+  skip: cannotRunAs(nobody),
 }, async () => {
   const home = mkdtempSync(join(tmpdir(), 'millrace-home-'));
   chownSync(home, nobody.uid, nobody.gid);
@@ -140,10 +138,3 @@ test('a directory is reached through every one above it', { skip: needsRoot }, (
   assert.equal(canReach(closed, { uid: 0, gid: 0 }), true);
   assert.equal(canReach(tmpdir(), nobody), true);
 });
-
-function unreachableForNobody(): string | false {
-  for (const path of [root, join(root, 'node_modules'), dirname(process.execPath)]) {
-    if (!canReach(path, nobody)) return `user nobody cannot reach ${path}`;
-  }
-  return false;
-}

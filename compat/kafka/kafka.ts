@@ -40,7 +40,7 @@ export function kafkaClasspath(): string {
     rmSync(partial, { recursive: true, force: true });
     const pom = join(here, 'pom.xml');
     const goal = ['dependency:copy-dependencies', `-DoutputDirectory=${partial}`];
-    const maven = spawnSync('mvn', ['-q', '-B', '-f', pom, ...goal], { stdio: ['ignore', 'inherit', 'inherit'] });
+    const maven = spawnSync('mvn', ['-q', '-B', '-f', pom, ...goal], { stdio: ['ignore', 2, 2] });
     if (maven.error) throw new Error(`Apache Kafka is downloaded with Maven (mvn): ${maven.error.message}`);
     if (maven.status !== 0) throw new Error(`mvn dependency:copy-dependencies exited with ${maven.status}`);
     renameSync(partial, jars);

@@ -137,8 +137,9 @@ test('a PostgreSQL that is killed is started again under the same address', asyn
 });
 
 test('npm start builds and runs it, and hands on the signal that npm gets', async () => {
-  const millrace = run([], { command: ['npm', 'start', '--'] });
+  const millrace = run(['--http=0.0.0.0:0'], { command: ['npm', 'start', '--'] });
   await millrace.ready();
+  assert.match(millrace.stderr, /"address":"0\.0\.0\.0:0","msg":"listening beyond this machine/);
   assert.equal((await fetch(`${millrace.http}/readyz`)).status, 200);
   assert.deepEqual(await millrace.stop(), { code: 0, signal: null });
   assertPostgresIsGone();

@@ -46,6 +46,12 @@ export class EmbeddedPostgres {
   #logTimer: NodeJS.Timeout | undefined;
 
   constructor(options: EmbeddedOptions) {
+    if (process.getuid === undefined) {
+      throw new OperationalError(`the embedded PostgreSQL does not run on ${process.platform}`, {
+        code: 'EMBEDDED_POSTGRES',
+        hint: 'use a PostgreSQL of your own with --database-url',
+      });
+    }
     this.#options = options;
     this.directory = openDataDirectory(options.dataDir);
   }

@@ -4,29 +4,34 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { buildLibrdkafkaClient } from './clients/librdkafka.ts';
+import { buildLibrdkafkaClient, librdkafkaVersion } from './clients/librdkafka.ts';
 import { describeMachine } from './machine.ts';
+import { measureMemory } from './memory.ts';
+import type { Result } from './metrics.ts';
 import { Copy } from './peers/copy.ts';
 import { Kafka } from './peers/kafka.ts';
 import { Millrace } from './peers/millrace.ts';
 import { Rows } from './peers/rows.ts';
 import type { System } from './peers/system.ts';
+import { writeMemoryPlot, writeReport } from './report.ts';
 import { runScenarios } from './run.ts';
 import { findScenarios, groups } from './scenario.ts';
 
 const usage = `npm run bench -- <scenario…> [flags]
 
-Scenarios: ${Object.keys(groups).join(', ')}; or a scenario's name, or how names begin (--list).
+Scenarios: ${Object.keys(groups).join(', ')}, memory; or a scenario's name, or how names begin (--list).
 
   --peers a,b           systems beside Millrace: rows, copy, kafka, kafka-flush (default: rows,copy); or none
   --rounds N            rounds, the first of which is thrown away (default 6)
   --short               2 rounds of 3 s: to see a change, not to publish
   --seconds N           how long a round produces
+  --report NAME         also bench/results/NAME.md with plots
   --json FILE           results to FILE, machine, versions and settings to FILE.meta.json
   --server-flags "…"    more flags for Millrace
   --bootstrap HOST:PORT --database-url URL
                         measure a Millrace that runs already
   --dir DIR             where data directories are made (default: the temporary directory)
+  --minutes N           how long memory runs (default 10)
   --list                the scenarios' names
 `;
 
@@ -41,6 +46,8 @@ const { values, positionals } = parseArgs({
     'server-flags': { type: 'string', default: '' },
     bootstrap: { type: 'string' },
     'database-url': { type: 'string' },
+    report: { type: 'string' },
+    minutes: { type: 'string', default: '10' },
     dir: { type: 'string', default: tmpdir() },
     list: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -57,65 +64,101 @@ if (values.help || positionals.length === 0) {
 }
 
 const seconds = values.seconds ? Number(values.seconds) : values.short ? 3 : undefined;
-const scenarios = findScenarios(positionals).map(scenario => (seconds ? { ...scenario, seconds } : scenario));
+const wantsMemory = positionals.includes('memory');
+const scenarios = findScenarios(positionals.filter(word => word !== 'memory')).map(scenario =>
+  seconds ? { ...scenario, seconds } : scenario,
+);
 const rounds = values.rounds ? Number(values.rounds) : values.short ? 2 : 6;
+const log = (line: string): void => console.log(line);
 buildLibrdkafkaClient();
 
 const directory = mkdtempSync(join(values.dir, 'millrace-bench-'));
 chmodSync(directory, 0o711); // as root, PostgreSQL runs as another user and must pass through
-const systems = chooseSystems();
+const millrace = makeMillrace();
+const systems: System[] = [];
 let stopping: Promise<void> | undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => void stop().finally(() => process.exit(130)));
 }
 
 try {
-  for (const system of systems) await system.start();
-  const results = await runScenarios({ scenarios, systems, rounds, log: line => console.log(line) });
+  const machine = describeMachine();
+  const absent = await start();
+  const results = await runScenarios({ scenarios, systems, rounds, log });
+  if (wantsMemory) results.push(...(await runMemory()));
   const settings = Object.fromEntries(
     await Promise.all(systems.map(async system => [system.name, await system.describe()] as const)),
   );
+  const meta = {
+    command: `npm run bench -- ${process.argv.slice(2).join(' ')}`,
+    ...machine,
+    librdkafka: await librdkafkaVersion(),
+    rounds,
+    systems: Object.fromEntries(systems.map(({ name, description }) => [name, description])),
+    absent,
+    settings,
+  };
   if (values.json) {
     writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
-    const meta = {
-      command: `npm run bench -- ${process.argv.slice(2).join(' ')}`,
-      rounds,
-      ...describeMachine(),
-      settings,
-    };
     writeFileSync(`${values.json}.meta.json`, `${JSON.stringify(meta, null, 1)}\n`);
   }
+  if (values.report) log(writeReport(results, meta, values.report));
 } finally {
   await stop();
 }
 
-function chooseSystems(): System[] {
+/** Starts what can be started; the reason why a peer cannot, by its name. */
+async function start(): Promise<Record<string, string>> {
+  const absent: Record<string, string> = {};
+  await millrace.start();
+  systems.push(millrace);
+  for (const system of choosePeers()) {
+    try {
+      await system.start();
+      systems.push(system);
+    } catch (error) {
+      absent[system.name] = error instanceof Error ? error.message : String(error);
+      log(`without ${system.name}: ${absent[system.name]}`);
+    }
+  }
+  return absent;
+}
+
+async function runMemory(): Promise<Result[]> {
+  const { samples, results } = await measureMemory(millrace, Number(values.minutes), log);
+  if (values.report) writeMemoryPlot(samples, values.report);
+  return results;
+}
+
+function makeMillrace(): Millrace {
   const { bootstrap, 'database-url': databaseUrl } = values;
   if ((bootstrap === undefined) !== (databaseUrl === undefined)) throw new Error('--bootstrap needs --database-url');
-  const millrace = new Millrace({
+  return new Millrace({
     directory,
     flags: values['server-flags'].split(' ').filter(Boolean),
-    nodeFlags: [],
     ...(bootstrap && databaseUrl ? { running: { bootstrap, databaseUrl } } : {}),
   });
+}
+
+function choosePeers(): System[] {
   const peers: Record<string, () => System> = {
     rows: () => new Rows(millrace),
     copy: () => new Copy(millrace),
     kafka: () => new Kafka(directory, { flush: false }),
     'kafka-flush': () => new Kafka(directory, { flush: true }),
   };
-  const chosen: System[] = [millrace];
-  for (const name of values.peers.split(',').filter(peer => peer && peer !== 'none')) {
+  const names = values.peers.split(',').filter(peer => peer && peer !== 'none');
+  return names.map(name => {
     const make = peers[name];
     if (!make) throw new Error(`no system ${name}; there are ${Object.keys(peers).join(', ')}`);
-    chosen.push(make());
-  }
-  return chosen;
+    return make();
+  });
 }
 
 function stop(): Promise<void> {
   stopping ??= (async () => {
     for (const system of [...systems].reverse()) await system.stop();
+    await millrace.stop();
     rmSync(directory, { recursive: true, force: true });
   })();
   return stopping;

@@ -18,8 +18,9 @@ export const metrics = {
   wal_bytes_per_byte: { unit: 'WAL bytes per payload byte', better: 'less' },
   rss_mb: { unit: 'MB', better: 'less' },
   broker_rss_mb: { unit: 'MB', better: 'less' },
+  broker_rss_mb_per_minute: { unit: 'MB/min', better: 'less' },
   postgres_rss_mb: { unit: 'MB', better: 'less' },
-  postgres_private_mb: { unit: 'MB', better: 'less' },
+  postgres_own_mb: { unit: 'MB', better: 'less' },
   batch_bytes: { unit: 'bytes', better: 'neither' },
 } as const satisfies Record<string, { unit: string; better: 'more' | 'less' | 'neither' }>;
 

@@ -48,8 +48,8 @@ export const residentMb = (processes: Processes): number => sumMb(processes, /^R
 /** Every page once, divided among the processes that share it: the honest size of a Postgres. */
 export const proportionalMb = (processes: Processes): number => sumMb(processes, /^Pss:\s+(\d+) kB/gm);
 
-/** What only these processes have: without Postgres's shared buffers. */
-export const privateMb = (processes: Processes): number => sumMb(processes, /^Private_(?:Clean|Dirty):\s+(\d+) kB/gm);
+/** The part of it that is neither shared memory nor cached files: a Postgres without its shared buffers. */
+export const anonymousMb = (processes: Processes): number => sumMb(processes, /^Pss_Anon:\s+(\d+) kB/gm);
 
 function sumMb({ roots, without }: Processes, lines: RegExp): number {
   let kilobytes = 0;

@@ -3,7 +3,7 @@ import { consumeWithJava, produceWithJava } from '../clients/java.ts';
 import { type Consumed, type Latencies, librdkafka, type Produced, type Tailed } from '../clients/librdkafka.ts';
 import { payloadFile } from '../clients/payloads.ts';
 import type { Scenario } from '../scenario.ts';
-import { startCost } from './cost.ts';
+import { type Payers, startCost } from './cost.ts';
 import type { Sample, System } from './system.ts';
 
 const MB = 1e6;
@@ -71,7 +71,7 @@ export abstract class Broker implements System {
   }
 
   async #produce(scenario: Scenario, topic: string): Promise<Sample> {
-    const cost = await this.#startCost();
+    const cost = await startCost(this.payers);
     if (scenario.client === 'java') {
       const { recordsPerSecond, sent, cpu_s } = await produceWithJava(this.bootstrap, topic, scenario);
       return { ...rates(recordsPerSecond, 1, scenario), ...(await cost(sent, scenario, cpu_s)) };
@@ -86,7 +86,7 @@ export abstract class Broker implements System {
   }
 
   async #tail(scenario: Scenario, topic: string): Promise<Sample> {
-    const cost = await this.#startCost();
+    const cost = await startCost(this.payers);
     const tailed = await librdkafka<Tailed>('tail', this.#arguments(scenario, topic));
     return {
       ...rates(tailed.consumed, tailed.consumed_seconds, scenario),
@@ -96,7 +96,7 @@ export abstract class Broker implements System {
 
   async #consume(scenario: Scenario): Promise<Sample> {
     const { topic, records } = this.#stored.get(scenario.name)!;
-    const cost = await this.#startCost();
+    const cost = await startCost(this.payers);
     if (scenario.client === 'java') {
       const consumed = await consumeWithJava(this.bootstrap, topic, records);
       const { wal_bytes_per_byte: _, ...costs } = await cost(consumed.records, scenario, consumed.cpu_s);
@@ -110,7 +110,7 @@ export abstract class Broker implements System {
   }
 
   async #latency(scenario: Scenario, topic: string): Promise<Sample> {
-    const cost = await this.#startCost();
+    const cost = await startCost(this.payers);
     if (scenario.client === 'java') {
       const { ack, sent, cpu_s } = await produceWithJava(this.bootstrap, topic, scenario);
       return { ...acknowledgements(ack), ...(await cost(sent, scenario, cpu_s)) };
@@ -151,12 +151,12 @@ export abstract class Broker implements System {
     };
   }
 
-  #startCost() {
-    return startCost({
+  get payers(): Payers {
+    return {
       broker: { roots: this.brokerPids, without: this.postgresPids },
       postgres: { roots: this.postgresPids },
       databaseUrl: this.databaseUrl,
-    });
+    };
   }
 
   async #withTopic(scenario: Scenario, work: (topic: string) => Promise<Sample>): Promise<Sample> {

@@ -1,5 +1,5 @@
 // What a piece of work costs its system: CPU time, memory, WAL.
-import { cpuSeconds, type Processes, privateMb, proportionalMb, residentMb } from '../processes.ts';
+import { anonymousMb, cpuSeconds, type Processes, proportionalMb, residentMb } from '../processes.ts';
 import type { Scenario } from '../scenario.ts';
 import { walPosition } from './database.ts';
 import type { Sample } from './system.ts';
@@ -37,7 +37,7 @@ export async function startCost({ broker, postgres, databaseUrl }: Payers) {
     if (hasPostgres) {
       sample.postgres_cpu_s_per_million = postgresCpu / millions;
       sample.postgres_rss_mb = proportionalMb(postgres);
-      sample.postgres_private_mb = privateMb(postgres);
+      sample.postgres_own_mb = anonymousMb(postgres);
     }
     if (databaseUrl !== undefined) {
       sample.wal_bytes_per_byte = ((await walPosition(databaseUrl)) - wal) / (records * recordBytes);

@@ -17,9 +17,8 @@ const startTimeoutMs = 120_000;
 
 export interface MillraceOptions {
   readonly directory: string;
-  /** More flags of the server, and of the Node it runs on. */
+  /** More flags of the server. */
   readonly flags: readonly string[];
-  readonly nodeFlags: readonly string[];
   readonly running?: { readonly bootstrap: string; readonly databaseUrl: string };
 }
 
@@ -43,12 +42,12 @@ export class Millrace extends Broker {
     return join(this.#options.directory, 'millrace');
   }
 
-  get pid(): number | undefined {
-    return this.#child?.pid;
+  get http(): string {
+    return `http://127.0.0.1:${this.#ports[1]}`;
   }
 
   async start(): Promise<void> {
-    const { running, flags, nodeFlags } = this.#options;
+    const { running, flags } = this.#options;
     if (running) {
       this.bootstrap = running.bootstrap;
       this.databaseUrl = running.databaseUrl;
@@ -59,13 +58,13 @@ export class Millrace extends Broker {
     const [kafka, http] = this.#ports as [number, number];
     const addresses = ['--kafka', `127.0.0.1:${kafka}`, '--http', `127.0.0.1:${http}`, '--data-dir', this.dataDir];
     const log = createWriteStream(join(this.#options.directory, 'millrace.log'), { flags: 'a' });
-    const child = spawn(process.execPath, [...nodeFlags, startScript, ...addresses, ...flags], {
+    const child = spawn(process.execPath, [startScript, ...addresses, ...flags], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     child.stdout.pipe(log, { end: false });
     child.stderr.pipe(log, { end: false });
     this.#child = child;
-    await this.#ready(child, `http://127.0.0.1:${http}/readyz`);
+    await this.#ready(child, `${this.http}/readyz`);
     this.bootstrap = `127.0.0.1:${kafka}`;
     this.brokerPids = [child.pid!];
     const port = readFileSync(join(this.dataDir, 'port'), 'latin1').trim();

@@ -1,0 +1,206 @@
+// Writes what a run measured as Markdown with plots: node --import tsx bench/report.ts FILE.json [NAME], into
+// bench/results/NAME.md. Every figure comes from the file; where a system has none there is none.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { MemorySample } from './memory.ts';
+import type { Metric, Result } from './metrics.ts';
+import { bars, lines, type Panel, readable } from './svg.ts';
+
+const resultsDirectory = fileURLToPath(new URL('./results', import.meta.url));
+
+interface Meta {
+  readonly command: string;
+  readonly rounds: number;
+  readonly systems: Readonly<Record<string, string>>;
+  /** Why a peer that was asked for is not in the run. */
+  readonly absent: Readonly<Record<string, string>>;
+  readonly settings: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  readonly [machine: string]: unknown;
+}
+
+type Cell = (of: (metric: Metric) => Result | undefined) => string;
+
+const spread =
+  (metric: Metric): Cell =>
+  of => {
+    const found = of(metric);
+    return found ? `${readable(found.median)} (${readable(found.min)}–${readable(found.max)})` : '';
+  };
+const medianOf =
+  (metric: Metric): Cell =>
+  of => {
+    const found = of(metric);
+    return found ? readable(found.median) : '';
+  };
+const triple =
+  (...metrics: Metric[]): Cell =>
+  of =>
+    metrics
+      .map(metric => of(metric))
+      .map(found => (found ? readable(found.median) : '–'))
+      .join(' / ');
+
+const throughputColumns: readonly [string, Cell][] = [
+  ['records/s', spread('records_per_s')],
+  ['MB/s', medianOf('mb_per_s')],
+  [
+    'CPU s per million: broker / Postgres / client',
+    triple('broker_cpu_s_per_million', 'postgres_cpu_s_per_million', 'client_cpu_s_per_million'),
+  ],
+  ['WAL per payload byte', medianOf('wal_bytes_per_byte')],
+  [
+    'resident MB: broker / Postgres without, with shared buffers',
+    triple('broker_rss_mb', 'postgres_own_mb', 'postgres_rss_mb'),
+  ],
+];
+const latencyColumns: readonly [string, Cell][] = [
+  ['acknowledged ms: p50', spread('ack_p50_ms')],
+  ['p95', medianOf('ack_p95_ms')],
+  ['p99', spread('ack_p99_ms')],
+  ['end to end ms: p50', spread('p50_ms')],
+  ['p95', medianOf('p95_ms')],
+  ['p99', spread('p99_ms')],
+  ['p99.9', medianOf('p999_ms')],
+];
+
+export function writeReport(results: readonly Result[], meta: Meta, name: string): string {
+  mkdirSync(resultsDirectory, { recursive: true });
+  const scenarios = [...new Set(results.map(({ scenario }) => scenario))].filter(scenario => scenario !== 'memory');
+  const sections = scenarios.map(scenario => section(results, scenario));
+  const plots = plotsOf(results, scenarios);
+  for (const [plot, svg] of plots) writeFileSync(join(resultsDirectory, `${name}-${plot}.svg`), svg);
+  const text = `# ${name}
+
+${machineLines(meta)}
+
+Medians of ${counted(meta.rounds - 1, 'round')}, interleaved over the systems; in parentheses the least and the most. One round before was thrown away. MB are millions of payload bytes. While one system is measured the processes of the others are stopped.
+
+\`\`\`
+${meta.command}
+\`\`\`
+
+${plots.map(([plot]) => `![${plot}](${name}-${plot}.svg)`).join('\n\n')}
+
+${[...sections, ...memorySection(results, name)].join('\n\n')}
+
+## Systems
+
+${Object.entries(meta.systems)
+  .map(([system, description]) => `- **${system}**: ${description}`)
+  .join('\n')}
+${Object.entries(meta.absent)
+  .map(([system, reason]) => `- **${system}** could not run here: ${reason}`)
+  .join('\n')}
+
+${settingsTables(meta.settings)}
+`;
+  const path = join(resultsDirectory, `${name}.md`);
+  writeFileSync(path, text);
+  return path;
+}
+
+function memorySection(results: readonly Result[], name: string): string[] {
+  const found = results.filter(({ scenario }) => scenario === 'memory');
+  if (found.length === 0) return [];
+  const lines = found.map(({ metric, unit, median, min, max }) =>
+    row([metric, unit, readable(median), readable(min), readable(max)]),
+  );
+  const head = [row(['metric', 'unit', 'median', 'least', 'most']), row(['---', '---', '---', '---', '---'])];
+  return [
+    `## memory\n\nProduced and consumed at full speed, shape after shape. The slope is that of the second half.\n\n![memory](${name}-memory.svg)\n\n${[...head, ...lines].join('\n')}`,
+  ];
+}
+
+export function writeMemoryPlot(samples: readonly MemorySample[], name: string): void {
+  mkdirSync(resultsDirectory, { recursive: true });
+  const series = (of: 'broker' | 'postgres', words: string) => ({
+    name: words,
+    points: samples.map(sample => [sample.minute, sample[of]] as const),
+  });
+  const plot = lines('resident memory', 'min', 'MB', [series('broker', 'broker'), series('postgres', 'Postgres')]);
+  writeFileSync(join(resultsDirectory, `${name}-memory.svg`), plot);
+}
+
+function section(results: readonly Result[], scenario: string): string {
+  const here = results.filter(result => result.scenario === scenario);
+  const systems = [...new Set(here.map(({ system }) => system))];
+  const find = (system: string, metric: Metric) =>
+    here.find(result => result.system === system && result.metric === metric);
+  const isLatency = here.some(({ metric }) => metric === 'ack_p50_ms');
+  const columns = (isLatency ? latencyColumns : throughputColumns).filter(([, cell]) =>
+    systems.some(system => /\d/.test(cell(metric => find(system, metric)))),
+  );
+  const ratioOf: Metric = isLatency ? 'ack_p50_ms' : 'records_per_s';
+  const own = find('millrace', ratioOf)?.median;
+  const head = [
+    'system',
+    ...columns.map(([title]) => title),
+    `Millrace ÷ it${isLatency ? ' (acknowledged, p50)' : ''}`,
+  ];
+  const body = systems.map(system => {
+    const theirs = find(system, ratioOf)?.median;
+    const ratio = own === undefined || !theirs || system === 'millrace' ? '' : `${(own / theirs).toFixed(2)} ×`;
+    return row([system, ...columns.map(([, cell]) => cell(metric => find(system, metric))), ratio]);
+  });
+  return `## ${scenario}\n\n${row(head)}\n${row(head.map(() => '---'))}\n${body.join('\n')}`;
+}
+
+function plotsOf(results: readonly Result[], scenarios: readonly string[]): [string, string][] {
+  const works = [...new Set(scenarios.map(scenario => /^[a-z]+(-(warm|tail|cold))?/.exec(scenario)![0]))];
+  return works.flatMap(work => {
+    const panels = scenarios
+      .filter(scenario => scenario.startsWith(work))
+      .flatMap(scenario => panelsOf(results.filter(result => result.scenario === scenario)));
+    return panels.length > 0 ? [[work, bars(panels)] as [string, string]] : [];
+  });
+}
+
+function panelsOf(results: readonly Result[]): Panel[] {
+  const panel = (metric: Metric, words: string): Panel[] => {
+    const found = results.filter(result => result.metric === metric);
+    if (found.length === 0) return [];
+    const list = found.map(({ system, median, min, max }) => ({ name: system, value: median, min, max }));
+    return [{ title: `${found[0]!.scenario}${words}`, unit: found[0]!.unit, bars: list }];
+  };
+  return [
+    ...panel('records_per_s', ''),
+    ...panel('ack_p99_ms', ', acknowledged, p99'),
+    ...panel('p99_ms', ', end to end, p99'),
+  ];
+}
+
+const notTheMachine = ['command', 'rounds', 'systems', 'absent', 'settings'];
+
+function machineLines(meta: Meta): string {
+  return Object.entries(meta)
+    .filter(([name]) => !notTheMachine.includes(name))
+    .map(([name, value]) => `- ${name.replaceAll('_', ' ')}: ${value}`)
+    .join('\n');
+}
+
+/** Systems on the same Postgres name its settings each; they are shown once. */
+function settingsTables(settings: Meta['settings']): string {
+  const shown = new Set<string>();
+  const tables = Object.entries(settings).map(([system, values]) => {
+    const own = Object.entries(values).filter(([name, value]) => {
+      const known = name.startsWith('postgres.') && shown.has(`${name} ${value}`);
+      shown.add(`${name} ${value}`);
+      return !known;
+    });
+    return `### ${system}\n\n${[row(['setting', 'value']), row(['---', '---']), ...own.map(cells => row(cells))].join('\n')}`;
+  });
+  return tables.join('\n\n');
+}
+
+const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`;
+
+const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const [file, name = file === undefined ? '' : basename(file, '.json')] = process.argv.slice(2);
+  if (file === undefined) throw new Error('usage: node --import tsx bench/report.ts FILE.json [NAME]');
+  const results = JSON.parse(readFileSync(file, 'utf8')) as Result[];
+  const meta = JSON.parse(readFileSync(`${file}.meta.json`, 'utf8')) as Meta;
+  console.log(writeReport(results, meta, name));
+}

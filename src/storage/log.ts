@@ -13,7 +13,7 @@ import { beginTerm, type Term } from './leadership.ts';
 import { PartitionLog } from './partition-log.ts';
 import { Reader, type StoredRow, type StoredRows } from './reader.ts';
 import { type SegmentRules, Segments } from './segments.ts';
-import { cutRun, sliceRun, TailCache } from './tail-cache.ts';
+import { cutRun, endsWith, sliceRun, TailCache } from './tail-cache.ts';
 import type { Topic, Topics } from './topics.ts';
 
 export interface LogOptions {
@@ -232,6 +232,7 @@ export class Log {
       if (chunk.length === 0) break;
       chunks.push(chunk);
       bytes += chunk.length;
+      if (!endsWith(row.records, chunk)) break;
     }
     return { error: ErrorCode.NONE, chunks, bytes, release: stored.release };
   }

@@ -145,3 +145,21 @@ test('a row is cut into its batches from the one that holds the offset on', () =
     }),
   );
 });
+
+test('a run that is cut short is not followed by the next, however well that would fit', () => {
+  const cache = new TailCache(10_000, new BufferPool(0), 1000);
+  const tail = new Tail();
+  cache.add(
+    tail,
+    runAt(0n, [
+      { records: 1, valueBytes: 10 },
+      { records: 1, valueBytes: 500 },
+    ]),
+  );
+  cache.add(tail, runAt(2n, [{ records: 1, valueBytes: 10 }]));
+  const { chunks } = tail.read(0n, 3n, 300, false);
+  assert.deepEqual(
+    chunks.flatMap(chunk => cutRun(chunk, 0n)).map(batch => baseOffset(batch)),
+    [0n],
+  );
+});

@@ -86,6 +86,7 @@ export class Tail {
       bytes += chunk.length;
       slab.pins++;
       pinned.push(slab);
+      if (!endsWith(records, chunk)) break;
     }
     const release = () => {
       for (const slab of pinned.splice(0)) slab.pins--;
@@ -168,6 +169,11 @@ export function sliceRun(records: Buffer, offset: bigint, maxBytes: number, atLe
     while (to < records.length && to + batchBytes(records, to) - from <= maxBytes) to += batchBytes(records, to);
   }
   return records.subarray(from, to);
+}
+
+/** Whether `slice` reaches to the end of the run it was cut from: only then may the next run follow it. */
+export function endsWith(records: Buffer, slice: Buffer): boolean {
+  return slice.byteOffset + slice.length === records.byteOffset + records.length;
 }
 
 /** Cuts a row's bytes into its batches, from the one that holds `offset` on. */

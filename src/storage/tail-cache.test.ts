@@ -105,7 +105,7 @@ test('reads agree with a list of batches, over any appends, evictions, clears an
         for (const sent of sending) assert.deepEqual(Buffer.concat(sent.got), sent.expected);
       },
     ),
-    { numRuns: 300 },
+    { numRuns: 1000 },
   );
 });
 

@@ -96,7 +96,7 @@ export class Writer {
     return new Promise(resolve => this.#whenDrained.push(resolve));
   }
 
-  /** The group whose COMMIT was not answered. */
+  /** The partitions of the group whose COMMIT was not answered. */
   get unsettled(): readonly PartitionLog[] {
     return this.#unsettled ? [...new Set(this.#unsettled.runs.map(({ partition }) => partition))] : [];
   }
@@ -110,6 +110,11 @@ export class Writer {
   resume(session: Session): void {
     this.#session = session;
     if (!this.#running) void this.#run();
+  }
+
+  /** The term is over: forms no more groups until `resume`, so that `settle` leaves none behind. */
+  suspend(): void {
+    this.#session = undefined;
   }
 
   /** Answers a group whose outcome was unknown, once the log's ends are known again. */
@@ -179,10 +184,14 @@ export class Writer {
 
   /** Returns what to answer for, if Postgres refused the transaction. */
   async #try(appends: readonly Append[]): Promise<{ error: Error; group: Group } | undefined> {
-    const current = await this.#open(appends);
     const session = this.#session;
-    if (!session) {
-      this.#queue.unshift(...appends); // lost while it waited: for the next term
+    let current = await this.#open(appends);
+    // While this waited, another writer may have rolled a segment, and retention sealed it.
+    while (![...current.values()].every(segment => segment === undefined || this.#context.segments.isOpen(segment))) {
+      current = await this.#open(appends);
+    }
+    if (!session || session !== this.#session) {
+      this.#queue.unshift(...appends); // the term ended while it waited: what was opened may be cut back
       return undefined;
     }
     const group = this.#form(appends, current);

@@ -258,11 +258,17 @@ export class Log {
   async #segmentsFrom(partition: PartitionLog, offset: bigint): Promise<number[]> {
     const { located } = partition;
     if (located && offset >= located.base && offset < located.next) return [located.segmentId];
+    const unsealed = this.#unsealedIds(partition);
     const sealed = await this.segments.locate(partition.topicId, partition.partition, offset);
     if (sealed) {
       partition.located = sealed;
       return [sealed.segmentId];
     }
+    return unsealed;
+  }
+
+  /** To be asked for before the sealed ones are: a segment sealed in between is then in both lists, never in neither. */
+  #unsealedIds(partition: PartitionLog): number[] {
     return this.segments.unsealed(partition.topicId).map(segment => segment.id);
   }
 
@@ -277,16 +283,14 @@ export class Log {
 
   /** The row with the newest timestamp of the partition. */
   async newestRow(partition: PartitionLog): Promise<StoredRow | undefined> {
+    const unsealed = this.#unsealedIds(partition);
     const { rows } = await this.#options.pool.query<{ segment_id: number }>(
       `SELECT s.segment_id FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
        WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.next_offset > $3
        ORDER BY p.max_timestamp DESC, s.segment_id LIMIT 1`,
       [partition.topicId, partition.partition, partition.logStartOffset],
     );
-    const candidates = [
-      ...rows.map(row => row.segment_id),
-      ...this.segments.unsealed(partition.topicId).map(segment => segment.id),
-    ];
+    const candidates = new Set([...rows.map(row => row.segment_id), ...unsealed]);
     let best: StoredRow | undefined;
     let bestTimestamp = -1n;
     for (const segmentId of candidates) {
@@ -298,17 +302,15 @@ export class Log {
     return best;
   }
 
-  async #segmentsSince(partition: PartitionLog, timestamp: bigint): Promise<number[]> {
+  async #segmentsSince(partition: PartitionLog, timestamp: bigint): Promise<Iterable<number>> {
+    const unsealed = this.#unsealedIds(partition);
     const { rows } = await this.#options.pool.query<{ segment_id: number }>(
       `SELECT s.segment_id FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
        WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.max_timestamp >= $3 AND p.next_offset > $4
        ORDER BY s.segment_id`,
       [partition.topicId, partition.partition, timestamp, partition.logStartOffset],
     );
-    return [
-      ...rows.map(row => row.segment_id),
-      ...this.segments.unsealed(partition.topicId).map(segment => segment.id),
-    ];
+    return new Set([...rows.map(row => row.segment_id), ...unsealed]);
   }
 
   /** DeleteRecords: what lies before `offset` is gone for readers now, and with its segment later. */
@@ -444,6 +446,7 @@ export class Log {
 
   async #beginTerm(formerBackends: readonly number[]): Promise<void> {
     const { databaseUrl, brokerId, advertised, topics } = this.#options;
+    for (const writer of this.#writers) writer.suspend();
     for (const session of this.#writerSessions) session?.destroy();
     const before = this.#term;
     this.#term = undefined;

@@ -77,6 +77,11 @@ export class Segments {
     return now < newest.closesAt && newest.bytes < this.#rules.maxBytes(topic) ? newest : undefined;
   }
 
+  /** Whether it may still be written to: not once it has been rolled, or its topic deleted. */
+  isOpen(segment: Segment): boolean {
+    return this.#unsealed.get(segment.topicId)?.at(-1) === segment && !this.#rolled.has(segment.id);
+  }
+
   /** Opens the next segment; undefined when the topic has been deleted. */
   roll(topic: Topic, now: number): Promise<Segment | undefined> {
     let rolling = this.#rolling.get(topic.id);
@@ -136,17 +141,22 @@ export class Segments {
     let sealed = 0;
     for (const segments of [...this.#unsealed.values()]) {
       while (segments.length > 0 && this.#rolled.has(segments[0]!.id) && segments[0]!.pins === 0) {
-        await this.#seal(segments[0]!);
+        const segment = segments[0]!;
+        const there = await this.#seal(segment);
         segments.shift();
+        this.#rolled.delete(segment.id);
         sealed++;
+        // Never written again, so freezing it now spares an anti-wraparound vacuum later. After the lists are right: it
+        // may fail, and the segment is sealed all the same.
+        if (there) await this.#pool.query(`VACUUM (FREEZE, INDEX_CLEANUP OFF) ${tableOf(segment.id)}`);
       }
     }
     return sealed;
   }
 
-  async #seal(segment: Segment): Promise<void> {
-    const table = tableOf(segment.id);
-    const there = await inTransaction(this.#pool, async client => {
+  /** False when its topic has been deleted meanwhile. */
+  #seal(segment: Segment): Promise<boolean> {
+    return inTransaction(this.#pool, async client => {
       // A topic's deletion may have come first; its segment is then 'dropping' and stays so.
       const { rowCount } = await client.query(
         `UPDATE kafka.segments SET state = 'sealed' WHERE segment_id = $1 AND state = 'open'`,
@@ -157,14 +167,11 @@ export class Segments {
       await client.query(
         `INSERT INTO kafka.segment_partitions (segment_id, partition_id, base_offset, next_offset, max_timestamp, bytes)
          SELECT $1, partition_id, min(base_offset), max(last_offset) + 1, max(max_timestamp), sum(octet_length(records))
-         FROM ${table} GROUP BY partition_id`,
+         FROM ${tableOf(segment.id)} GROUP BY partition_id`,
         [segment.id],
       );
       return true;
     });
-    this.#rolled.delete(segment.id);
-    // Never written again, so freezing it now spares an anti-wraparound vacuum later.
-    if (there) await this.#pool.query(`VACUUM (FREEZE, INDEX_CLEANUP OFF) ${table}`);
   }
 
   /** Drops the tables of segments that are past retention or whose topic is gone. Returns how many. */

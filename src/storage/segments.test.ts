@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { createDatabase, type TestDatabase } from '../../test/database.ts';
+import { eventually, type OpenLog, openLog } from '../../test/open-log.ts';
+
+let database: TestDatabase;
+let opened: OpenLog;
+
+before(async () => {
+  database = await createDatabase();
+  opened = await openLog(database);
+});
+
+after(async () => {
+  await opened?.log.stop();
+  await database?.drop();
+});
+
+test('a segment that is sealed while a writer waits for something else gets none of its batches', async () => {
+  const { log, createTopic, append, partition } = opened;
+  const [first, second] = [await createTopic('sealed-meanwhile'), await createTopic('opened-slowly')];
+  await append(first);
+  const [segment] = log.segments.unsealed(first.id);
+  const blocker = await database.pool.connect();
+  await blocker.query('BEGIN; LOCK TABLE kafka.producer_snapshots');
+  // One group: the first topic's segment is known, the second topic's partition cannot be opened yet.
+  const appended = [append(first), append(second)];
+  await eventually(async () => {
+    const { rows } = await blocker.query(
+      `SELECT FROM pg_locks WHERE NOT granted AND relation = 'kafka.producer_snapshots'::regclass`,
+    );
+    return rows.length > 0;
+  });
+  log.segments.close(segment!);
+  await log.segments.sealRolled();
+  await blocker.query('ROLLBACK');
+  blocker.release();
+  assert.deepEqual(
+    (await Promise.all(appended)).map(({ error }) => error),
+    [0, 0],
+  );
+  const read = await log.read(partition(first), 1n, 1024, true);
+  assert.ok(read.bytes > 0, 'the record is acknowledged, and must be there to read');
+});
+
+test('a sealed segment is written no more, even if it could not be frozen', async () => {
+  const { log, createTopic, append } = opened;
+  const topic = await createTopic('not-frozen');
+  await append(topic);
+  const [segment] = log.segments.unsealed(topic.id);
+  const blocker = await database.pool.connect();
+  await blocker.query(`BEGIN; LOCK TABLE kafka.segment_${segment!.id} IN SHARE UPDATE EXCLUSIVE MODE`);
+  log.segments.close(segment!);
+  const sealing = log.segments.sealRolled().then(
+    () => undefined,
+    (error: Error) => error,
+  );
+  await eventually(async () => {
+    const { rows } = await database.pool.query(
+      `SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+       WHERE datname = current_database() AND query LIKE 'VACUUM%' AND wait_event_type = 'Lock'`,
+    );
+    return rows.length > 0;
+  });
+  assert.match(String(await sealing), /cancel/);
+  await blocker.query('ROLLBACK');
+  blocker.release();
+  assert.equal((await append(topic)).error, 0);
+  const { rows } = await database.pool.query(`SELECT base_offset FROM kafka.segment_${segment!.id}`);
+  assert.deepEqual(
+    rows,
+    [{ base_offset: 0n }],
+    'what comes later would be missing from the count made when it was sealed',
+  );
+});
+
+test('a read that looks while a segment is being sealed skips none of it', async () => {
+  const { log, createTopic, append, partition } = opened;
+  const topic = await createTopic('sealed-while-read');
+  await append(topic);
+  const [segment] = log.segments.unsealed(topic.id);
+  log.segments.close(segment!);
+  await append(topic); // in the next segment
+  const { locate } = log.segments;
+  log.segments.locate = async (...of) => {
+    log.segments.locate = locate;
+    const located = await locate.apply(log.segments, of); // Postgres has answered, late
+    await log.segments.sealRolled();
+    return located;
+  };
+  const read = await log.read(partition(topic), 0n, 1024, true);
+  assert.equal(read.chunks[0]!.readBigInt64BE(), 0n);
+});

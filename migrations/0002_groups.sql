@@ -5,7 +5,7 @@ CREATE TABLE kafka.consumer_offsets (
   partition_id     int NOT NULL,
   committed_offset bigint NOT NULL,
   leader_epoch     int NOT NULL DEFAULT -1,
-  metadata         text NOT NULL DEFAULT '',
+  metadata         bytea NOT NULL DEFAULT '',  -- UTF-8; bytea because some clients end it with a NUL, which text cannot hold
   committed_at     timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (group_id, topic_id, partition_id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000);

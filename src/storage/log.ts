@@ -338,16 +338,18 @@ export class Log {
 
   /** The newest epoch up to `epoch` in which the partition was written, and where its records end (KIP-101); -1 if none. */
   async epochEnd(partition: PartitionLog, epoch: number): Promise<{ epoch: number; offset: bigint }> {
-    if (epoch === this.epoch) return { epoch, offset: partition.highWatermark };
-    const { rows } = await this.#options.pool.query<{ epoch: number; next: bigint | null }>(
-      `SELECT leader_epoch AS epoch, next FROM (
-         SELECT leader_epoch, lead(start_offset) OVER (ORDER BY leader_epoch) AS next
-         FROM kafka.leader_epochs WHERE topic_id = $1 AND partition_id = $2) epochs
-       WHERE leader_epoch <= $3 ORDER BY leader_epoch DESC LIMIT 1`,
+    if (epoch >= this.epoch) {
+      return epoch === this.epoch ? { epoch, offset: partition.highWatermark } : { epoch: -1, offset: -1n };
+    }
+    const { rows } = await this.#options.pool.query<{ known: number | null; next: bigint | null }>(
+      `SELECT max(leader_epoch) FILTER (WHERE leader_epoch <= $3) AS known,
+              min(start_offset) FILTER (WHERE leader_epoch > $3) AS next
+       FROM kafka.leader_epochs WHERE topic_id = $1 AND partition_id = $2`,
       [partition.topicId, partition.partition, epoch],
     );
-    const row = rows[0];
-    return row ? { epoch: row.epoch, offset: row.next ?? partition.highWatermark } : { epoch: -1, offset: -1n };
+    const { known, next } = rows[0]!;
+    if (known === null && next === null) return { epoch: -1, offset: -1n };
+    return { epoch: known ?? epoch, offset: next ?? partition.highWatermark };
   }
 
   /** Global offsets below this are given: what retention stores as the floor when it drops segments. */
@@ -514,7 +516,7 @@ export class Log {
 
   /**
    * Reads back what became of groups without an answer, and of asynchronous commits not flushed. A group is one
-   * transaction: any of its partitions tells of all. The new term's own commit has flushed whatever survived.
+   * transaction: any of its partitions tells of all, but for those whose topic has been deleted since. The new term's own commit has flushed whatever survived.
    */
   async #settle(): Promise<void> {
     const inDoubt = new Set([...this.#unflushed, ...this.#writers.flatMap(writer => writer.unsettled)]);
@@ -528,8 +530,7 @@ export class Log {
       if (end < partition.committedEnd) partition.cutBack(end);
     }
     for (const writer of this.#writers) {
-      const [partition] = writer.unsettled;
-      writer.settle(partition !== undefined && endOfPartition(partition) > partition.committedEnd);
+      writer.settle(writer.unsettled.some(partition => endOfPartition(partition) > partition.committedEnd));
     }
     for (const partition of [...inDoubt, ...this.#unflushed]) {
       partition.highWatermark = partition.committedEnd;

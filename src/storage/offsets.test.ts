@@ -152,7 +152,7 @@ describe('a commit', () => {
     await during(lockOffsets, async () => {
       const commits = [offsets.commit('first', [at(orders, 0, 1)])];
       await untilBlocked();
-      for (let i = 0; i < 9; i++) commits.push(offsets.commit(`g${i}`, [at(orders, 0, i, i === 5 ? '\0' : 'fine')]));
+      for (let i = 0; i < 9; i++) commits.push(offsets.commit(i === 5 ? 'g\0' : `g${i}`, [at(orders, 0, i)]));
       settled = Promise.allSettled(commits).then(results => outcome.push(...results));
     });
     await settled;

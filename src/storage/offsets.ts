@@ -53,7 +53,7 @@ const upsert = `
   written AS (
     INSERT INTO kafka.consumer_offsets (group_id, topic_id, partition_id, committed_offset, leader_epoch, metadata)
     SELECT group_id, topic_id, partition_id, committed_offset, leader_epoch, metadata
-    FROM unnest($4::text[], $5::int[], $6::int[], $7::bigint[], $8::int[], $9::text[])
+    FROM unnest($4::text[], $5::int[], $6::int[], $7::bigint[], $8::int[], $9::bytea[])
       AS given (group_id, topic_id, partition_id, committed_offset, leader_epoch, metadata)
     JOIN live USING (topic_id)
     ORDER BY group_id, topic_id, partition_id
@@ -86,7 +86,7 @@ interface OffsetRow {
   partition_id: number;
   committed_offset: bigint;
   leader_epoch: number;
-  metadata: string;
+  metadata: Buffer;
 }
 
 export class Offsets {
@@ -153,7 +153,7 @@ export class Offsets {
         partition: row.partition_id,
         offset: row.committed_offset,
         leaderEpoch: row.leader_epoch,
-        metadata: row.metadata,
+        metadata: row.metadata.toString(),
       });
     }
     return found;
@@ -319,7 +319,7 @@ export class Offsets {
         rows.map(([, { partition }]) => partition),
         rows.map(([, { offset }]) => offset),
         rows.map(([, { leaderEpoch }]) => leaderEpoch),
-        rows.map(([, { metadata }]) => metadata),
+        rows.map(([, { metadata }]) => Buffer.from(metadata)),
       ],
     });
     return new Set(result.rows.map(row => row.topic_id));

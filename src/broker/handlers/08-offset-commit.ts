@@ -1,8 +1,7 @@
 // OffsetCommit, versions 0 to 10 (9: KIP-848's errors, 10: topics by id, KIP-1251). The answer follows COMMIT.
 // Members commit with their generation; with generation -1 whoever likes, to a group without members.
 // Differs from Kafka: all versions store offsets alike (0 is ZooKeeper's there); retentionTimeMs of versions 2 to 4 is
-// ignored, offsets.retention.minutes holds for all; metadata with a NUL character, which Postgres cannot store, is
-// refused with INVALID_REQUEST.
+// ignored, offsets.retention.minutes holds for all.
 import { ErrorCode } from '../../protocol/errors.ts';
 import { OffsetCommit } from '../../protocol/messages/08-offset-commit.ts';
 import type { CommittedOffset } from '../../storage/offsets.ts';
@@ -18,7 +17,6 @@ export const offsetCommit = handler(OffsetCommit, async (request, { broker, apiV
       if (partitionIndex < 0 || partitionIndex >= topic.partitionCount) return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION;
       const metadata = committedMetadata ?? '';
       if (metadata.length > broker.settings.offsetMetadataMaxBytes) return ErrorCode.OFFSET_METADATA_TOO_LARGE;
-      if (metadata.includes('\0')) return ErrorCode.INVALID_REQUEST;
       offsets.push({
         topicId: topic.id,
         partition: partitionIndex,

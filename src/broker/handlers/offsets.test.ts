@@ -83,7 +83,8 @@ describe('OffsetCommit', () => {
       ]);
       assert.deepEqual(await commit(version, 'nothing', [plain(0, 1n)]), [`0 ${unknown}`]);
       const { rows } = await database.pool.query(
-        'SELECT partition_id, committed_offset, leader_epoch, metadata FROM kafka.consumer_offsets ORDER BY 1',
+        `SELECT partition_id, committed_offset, leader_epoch, convert_from(metadata, 'UTF8') AS metadata
+         FROM kafka.consumer_offsets ORDER BY 1`,
       );
       assert.deepEqual(rows, [
         { partition_id: 0, committed_offset: 7n, leader_epoch: version >= 6 ? 4 : -1, metadata: 'note' },
@@ -92,15 +93,11 @@ describe('OffsetCommit', () => {
     });
   }
 
-  test('metadata too long or impossible is refused by itself', async () => {
+  test('metadata too long is refused by itself; a NUL in it is taken', async () => {
     const long = { ...plain(0, 1n), committedMetadata: 'x'.repeat(4097) };
     const nul = { ...plain(1, 1n), committedMetadata: 'a\0b' };
     const fits = { ...plain(2, 1n), committedMetadata: 'x'.repeat(4096) };
-    assert.deepEqual(await commit(8, 'orders', [long, nul, fits]), [
-      '0 OFFSET_METADATA_TOO_LARGE',
-      '1 INVALID_REQUEST',
-      '2 NONE',
-    ]);
+    assert.deepEqual(await commit(8, 'orders', [long, nul, fits]), ['0 OFFSET_METADATA_TOO_LARGE', '1 NONE', '2 NONE']);
   });
 
   test('a generation of a group that does not exist', async () => {

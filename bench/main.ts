@@ -27,7 +27,7 @@ Scenarios: ${Object.keys(groups).join(', ')}, memory; or a scenario's name, or h
   --seconds N           how long a round produces
   --report NAME         also bench/results/NAME.md with plots
   --json FILE           results to FILE, machine, versions and settings to FILE.meta.json
-  --server-flags "…"    more flags for Millrace
+  --set KEY=VALUE       a setting of Millrace, e.g. tail.cache.bytes=64MB; any number of them
   --bootstrap HOST:PORT --database-url URL
                         measure a Millrace that runs already
   --dir DIR             where data directories are made (default: the temporary directory)
@@ -43,7 +43,7 @@ const { values, positionals } = parseArgs({
     short: { type: 'boolean', default: false },
     seconds: { type: 'string' },
     json: { type: 'string' },
-    'server-flags': { type: 'string', default: '' },
+    set: { type: 'string', multiple: true, default: [] },
     bootstrap: { type: 'string' },
     'database-url': { type: 'string' },
     report: { type: 'string' },
@@ -135,7 +135,7 @@ function makeMillrace(): Millrace {
   if ((bootstrap === undefined) !== (databaseUrl === undefined)) throw new Error('--bootstrap needs --database-url');
   return new Millrace({
     directory,
-    flags: values['server-flags'].split(' ').filter(Boolean),
+    settings: values.set,
     ...(bootstrap && databaseUrl ? { running: { bootstrap, databaseUrl } } : {}),
   });
 }

@@ -1,6 +1,6 @@
-// npm run profile -- <scenario> [--seconds N] [--server-flags "…"]: loads Millrace with a scenario and writes where its
-// JavaScript thread spends the time, as bench/results/profile-<scenario>.svg (a flame graph) and .cpuprofile (for
-// Chrome's or VS Code's tools); prints the functions with most time of their own. The profile is taken by the server
+// npm run profile -- <scenario> [--seconds N] [--set KEY=VALUE]: loads Millrace with a scenario and writes where its
+// JavaScript thread spends the time, as a flame graph in bench/results/profile-<scenario>.svg and, for Chrome's or
+// VS Code's tools, in .cache/bench/<scenario>.cpuprofile; prints the functions with most time of their own. The profile is taken by the server
 // itself, over its /debug/cpu-profile.
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -25,18 +25,17 @@ interface CpuProfile {
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seconds: { type: 'string', default: '8' }, 'server-flags': { type: 'string', default: '' } },
+  options: { seconds: { type: 'string', default: '8' }, set: { type: 'string', multiple: true, default: [] } },
 });
 const seconds = Number(values.seconds);
 const found = findScenarios(positionals)[0];
-if (!found) throw new Error('usage: npm run profile -- <scenario> [--seconds N] [--server-flags "…"]');
+if (!found) throw new Error('usage: npm run profile -- <scenario> [--seconds N] [--set KEY=VALUE]');
 const scenario = { ...found, seconds: seconds + 1 };
 
 buildLibrdkafkaClient();
 const directory = mkdtempSync(join(tmpdir(), 'millrace-bench-'));
 chmodSync(directory, 0o711);
-const flags = ['--profiling', 'true', ...values['server-flags'].split(' ').filter(Boolean)];
-const millrace = new Millrace({ directory, flags });
+const millrace = new Millrace({ directory, settings: ['profiling=true', ...values.set] });
 try {
   await millrace.start();
   await millrace.prepare(scenario);
@@ -72,7 +71,8 @@ function write(profile: CpuProfile): void {
     .filter(({ callFrame }) => callFrame.functionName === '(idle)')
     .reduce((sum, { id }) => sum + (own.get(id) ?? 0), 0);
   const busy = `${(((all - idle) / all) * 100).toFixed(0)} % of ${(all / 1e6).toFixed(1)} s busy`;
-  writeFileSync(`${path}.cpuprofile`, JSON.stringify(profile));
+  const cache = fileURLToPath(new URL('../.cache/bench', import.meta.url));
+  writeFileSync(join(cache, `${scenario.name}.cpuprofile`), JSON.stringify(profile));
   writeFileSync(
     `${path}.svg`,
     flameGraph(`${scenario.name}: Millrace's JavaScript thread, ${busy}`, frames(profile, own)),

@@ -17,8 +17,8 @@ const startTimeoutMs = 120_000;
 
 export interface MillraceOptions {
   readonly directory: string;
-  /** More flags of the server. */
-  readonly flags: readonly string[];
+  /** Settings of the server, KEY=VALUE as in millrace.yaml. */
+  readonly settings: readonly string[];
   readonly running?: { readonly bootstrap: string; readonly databaseUrl: string };
 }
 
@@ -47,7 +47,7 @@ export class Millrace extends Broker {
   }
 
   async start(): Promise<void> {
-    const { running, flags } = this.#options;
+    const { running, settings } = this.#options;
     if (running) {
       this.bootstrap = running.bootstrap;
       this.databaseUrl = running.databaseUrl;
@@ -58,7 +58,7 @@ export class Millrace extends Broker {
     const [kafka, http] = this.#ports as [number, number];
     const addresses = ['--kafka', `127.0.0.1:${kafka}`, '--http', `127.0.0.1:${http}`, '--data-dir', this.dataDir];
     const log = createWriteStream(join(this.#options.directory, 'millrace.log'), { flags: 'a' });
-    const child = spawn(process.execPath, [startScript, ...addresses, ...flags], {
+    const child = spawn(process.execPath, [startScript, ...addresses, ...settings.map(flagOf)], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     child.stdout.pipe(log, { end: false });
@@ -86,9 +86,9 @@ export class Millrace extends Broker {
   }
 
   async describe(): Promise<Record<string, string>> {
-    const { flags, running } = this.#options;
+    const { settings, running } = this.#options;
     return {
-      flags: running ? 'a server that was running already' : flags.join(' ') || 'defaults',
+      settings: running ? 'of a server that was running already' : settings.join(', ') || 'defaults',
       acks: 'all: acknowledged after COMMIT',
       ...(await describePostgres(this.databaseUrl!)),
     };
@@ -114,4 +114,9 @@ export class Millrace extends Broker {
     const said = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n').slice(-5).join('\n') : '';
     throw new Error(`Millrace did not become ready:\n${said}`);
   }
+}
+
+function flagOf(setting: string): string {
+  const [key = '', value = ''] = setting.split(/=(.*)/s);
+  return `--${key.replaceAll('.', '-')}=${value}`;
 }

@@ -19,15 +19,32 @@ export interface PoolOptions {
   readonly onError?: (error: Error) => void;
 }
 
+const backends = new WeakMap<pg.ClientBase, number>();
+
+/** The backend that serves a pooled connection: what the login tells is the pooler's own id where one is between. */
+export const backendOf = (client: pg.ClientBase): number | undefined => backends.get(client);
+
+/** pg-pool's hook for new connections, which its types lack. */
+interface VerifiedPoolConfig extends pg.PoolConfig {
+  verify(client: pg.PoolClient, done: (error?: Error) => void): void;
+}
+
 export function openPool(databaseUrl: string, options: PoolOptions): Pool {
-  const pool = new pg.Pool({
+  const config: VerifiedPoolConfig = {
     connectionString: databaseUrl,
     max: options.max,
     application_name: options.applicationName,
     connectionTimeoutMillis: 10_000,
     keepAlive: true,
     types,
-  });
+    verify(client, done) {
+      client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid').then(({ rows }) => {
+        backends.set(client, rows[0]!.pid);
+        done();
+      }, done);
+    },
+  };
+  const pool = new pg.Pool(config);
   pool.on('error', error => options.onError?.(error));
   // A connection in use that ends between two queries says so by an event of its own, which without a listener would
   // end the process. Its next query fails, and the pool replaces it.

@@ -60,6 +60,7 @@ const dataRow = 0x44;
 const readBytes = 262_144;
 
 export class Session {
+  /** The backend's, which is not what the login tells where a pooler is between. */
   readonly processId: number;
   readonly #socket: Socket;
   readonly #onLost: SessionOptions['onLost'];
@@ -107,8 +108,9 @@ export class Session {
     const client = new pg.Client(direct ? { ...config, stream: () => direct.socket } : config);
     client.on('error', () => {}); // until the handover; afterwards the socket's events come to us
     await client.connect();
-    const inner = client as unknown as { connection: { stream: Socket }; processID: number };
-    return new Session(inner.connection.stream, direct, inner.processID, options);
+    const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
+    const inner = client as unknown as { connection: { stream: Socket } };
+    return new Session(inner.connection.stream, direct, rows[0]!.pid, options);
   }
 
   get lost(): boolean {

@@ -1,8 +1,9 @@
 // The log: partitions of record batches in Postgres, led by this broker. Appends go through group commit
 // (group-commit.ts), reads through the tail cache or the segments (reader.ts). Acknowledged and visible means
 // committed. What happens when Postgres or the lead is lost is here too: #beginTerm.
+import type { ClientBase } from 'pg';
 import type { Logger } from 'pino';
-import type { Pool } from '../postgres/pool.ts';
+import { inTransaction, type Pool } from '../postgres/pool.ts';
 import { Session } from '../postgres/session.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import * as batchHeader from '../protocol/record-batch.ts';
@@ -78,7 +79,7 @@ export class Log {
 
   constructor(options: LogOptions) {
     this.#options = options;
-    this.segments = new Segments(options.pool, options.segmentRules);
+    this.segments = new Segments(options.pool, options.segmentRules, client => this.#fence(client));
     this.tailCache = new TailCache(options.tailCacheBytes, options.memory);
     this.#reader = new Reader(options.databaseUrl, options.readers, options.memory);
     const context: WriterContext = {
@@ -315,12 +316,20 @@ export class Log {
 
   /** DeleteRecords: what lies before `offset` is gone for readers now, and with its segment later. */
   async trim(partition: PartitionLog, offset: bigint): Promise<void> {
-    await this.#options.pool.query(
-      `UPDATE kafka.partitions SET log_start_offset = greatest(log_start_offset, $3)
-       WHERE topic_id = $1 AND partition_id = $2`,
-      [partition.topicId, partition.partition, offset],
-    );
+    await inTransaction(this.#options.pool, async client => {
+      await this.#fence(client);
+      await client.query(
+        `UPDATE kafka.partitions SET log_start_offset = greatest(log_start_offset, $3)
+         WHERE topic_id = $1 AND partition_id = $2`,
+        [partition.topicId, partition.partition, offset],
+      );
+    });
     this.moveStart(partition, offset);
+  }
+
+  /** Throws in a transaction that comes after this broker's term. */
+  #fence(client: ClientBase): Promise<unknown> {
+    return client.query('SELECT kafka.fence($1, $2)', [this.#options.brokerId, this.epoch]);
   }
 
   /** After the new start has committed. */
@@ -516,7 +525,8 @@ export class Log {
 
   /**
    * Reads back what became of groups without an answer, and of asynchronous commits not flushed. A group is one
-   * transaction: any of its partitions tells of all, but for those whose topic has been deleted since. The new term's own commit has flushed whatever survived.
+   * transaction: any of its partitions tells of all, but for those whose topic has been deleted since. The new term's own
+   * commit has flushed whatever survived.
    */
   async #settle(): Promise<void> {
     const inDoubt = new Set([...this.#unflushed, ...this.#writers.flatMap(writer => writer.unsettled)]);

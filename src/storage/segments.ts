@@ -3,6 +3,7 @@
 // still by a commit in flight) → sealed (counted and frozen, listed in kafka.segment_partitions) → dropped.
 // Only rolled and open segments are kept in memory; the sealed are asked of Postgres. A topic's segments are sealed
 // oldest first, so every sealed one is older than every one that is not.
+import type { ClientBase } from 'pg';
 import type { Pool } from '../postgres/pool.ts';
 import { inTransaction } from '../postgres/pool.ts';
 import type { Topic } from './topics.ts';
@@ -33,14 +34,17 @@ export interface Located {
 
 export class Segments {
   readonly #pool: Pool;
+  readonly #fence: (client: ClientBase) => Promise<unknown>;
   readonly #rules: SegmentRules;
   /** Topic id → its segments that are not sealed, oldest first; the last may be open. */
   readonly #unsealed = new Map<number, Segment[]>();
   readonly #rolled = new Set<number>();
   readonly #rolling = new Map<number, Promise<Segment | undefined>>();
 
-  constructor(pool: Pool, rules: SegmentRules) {
+  /** `fence` throws, in the transaction it is called in, once this broker's term is over. */
+  constructor(pool: Pool, rules: SegmentRules, fence: (client: ClientBase) => Promise<unknown>) {
     this.#pool = pool;
+    this.#fence = fence;
     this.#rules = rules;
   }
 
@@ -157,6 +161,7 @@ export class Segments {
   /** False when its topic has been deleted meanwhile. */
   #seal(segment: Segment): Promise<boolean> {
     return inTransaction(this.#pool, async client => {
+      await this.#fence(client); // a later leader may be writing to what this one takes for rolled
       // A topic's deletion may have come first; its segment is then 'dropping' and stays so.
       const { rowCount } = await client.query(
         `UPDATE kafka.segments SET state = 'sealed' WHERE segment_id = $1 AND state = 'open'`,

@@ -2,7 +2,7 @@
 // without locks of our own. A write whose answer was lost may still be running in its backend, and could then
 // overwrite what a later write stored; so that backend is ended before the next write begins.
 import pg from 'pg';
-import type { Pool } from '../postgres/pool.ts';
+import { backendOf, type Pool } from '../postgres/pool.ts';
 import type { Term } from './topics.ts';
 
 /** The database did not do what was asked; the cause has been logged. */
@@ -73,7 +73,7 @@ export class WriteLane {
     } catch (error) {
       if (sqlState(error) === undefined) {
         broken = error as Error;
-        this.#lostBackend ??= (client as unknown as { processID: number }).processID;
+        this.#lostBackend ??= backendOf(client);
       }
       throw error;
     } finally {

@@ -209,10 +209,11 @@ func commit(ctx context.Context) {
 	group := unique("commit")
 	sent := numbered("commit", 20)
 	send(ctx, topic, sent)
+	epoch := value(admin.ListTopics(ctx, topic))[topic].Partitions[0].LeaderEpoch
 	for _, step := range [][2]int{{0, 12}, {12, 20}} {
 		one := joinCommitting(false, group, topic, kgo.DisableAutoCommit())
 		received(sent[step[0]:], one)
-		record := &kgo.Record{Topic: topic, Partition: 0, Offset: int64(step[1] - 1), LeaderEpoch: 0}
+		record := &kgo.Record{Topic: topic, Partition: 0, Offset: int64(step[1] - 1), LeaderEpoch: epoch}
 		must(one.client.CommitRecords(ctx, record))
 		found, _ := value(admin.FetchOffsets(ctx, group)).Lookup(topic, 0)
 		same(int64(step[1]), found.At)

@@ -32,8 +32,14 @@ interface Answer {
   whenSent: (() => void)[] | undefined;
 }
 
-/** What a request costs in memory beyond its bytes: its objects and promises, about. */
-const requestOverheadBytes = 1024;
+/** What a request costs in memory beyond its bytes: while it waits, and once it has begun (a small Produce, measured). */
+const queuedOverheadBytes = 256;
+const begunOverheadBytes = 8192;
+/**
+ * A connection that holds no more, as with one small request, is read even when memory is short: consumers get on while
+ * Postgres stands still.
+ */
+const alwaysBytes = 16_384;
 /** How long one client's requests may keep the event loop from the others, ms. */
 const turnMs = 3;
 /** How long a frame may take to arrive whole, ms: a client that sends a byte a minute must not hold memory for ever. */
@@ -51,6 +57,11 @@ export class Connection implements Paused {
   /** The newest request begun lets the next begin. */
   #ready = true;
   #undrained = false;
+  #begun = 0;
+  /** Memory that the budget keeps for the rest of the frame. */
+  #claim = 0;
+  /** What the budget has been told of as pending. */
+  #pending = 0;
   #turnBegan = 0;
   #yielding = false;
   #draining = false;
@@ -63,7 +74,10 @@ export class Connection implements Paused {
     this.#clientHost = socket.remoteAddress ?? '';
     this.#frames = new FrameReader({
       maxBytes: options.maxRequestBytes,
-      reserve: bytes => this.#takeRequest(bytes),
+      reserve: bytes => {
+        this.#takeRequest(bytes);
+        this.#unclaim(Math.min(this.#claim, bytes));
+      },
       memory: options.memory,
     });
     socket.setNoDelay(true);
@@ -73,6 +87,7 @@ export class Connection implements Paused {
     socket.on('data', chunk => this.#receive(chunk));
     socket.on('drain', () => {
       this.#undrained = false;
+      this.#tellPending();
       this.#next();
     });
     socket.on('error', error => {
@@ -95,16 +110,21 @@ export class Connection implements Paused {
     if (this.#answers.length === 0) this.#socket.end();
   }
 
-  resume(): void {
-    if (this.#draining) return;
-    if (this.#frames.reserved > 0) this.#options.budget.beginFrame(this);
+  get wanted(): number {
+    return this.#frames.wanted;
+  }
+
+  resume(claimed: number): void {
+    this.#claim += claimed;
+    if (this.#draining || this.#socket.destroyed) return;
+    this.#watchFrame();
     this.#socket.resume();
   }
 
-  /** For the budget: others wait for the memory of a request that does not arrive. */
+  /** Memory is short, and others wait for what this connection's unfinished request takes. */
   giveUp(): void {
-    this.#options.logger.warn({ client: this.#clientHost }, 'a request does not arrive while memory is short');
-    this.close('its request did not arrive while memory was short');
+    this.#options.logger.warn({ client: this.#clientHost }, 'memory is short; a connection is closed');
+    this.close('memory was short');
   }
 
   #receive(chunk: Buffer): void {
@@ -112,9 +132,10 @@ export class Connection implements Paused {
     try {
       const frames = this.#frames.push(chunk);
       if (frames.length > 0) {
-        this.#takeRequest(frames.length * requestOverheadBytes);
+        this.#takeRequest(frames.length * queuedOverheadBytes);
         this.#options.budget.release(this);
         this.#queue.push(...frames);
+        this.#tellPending();
         this.#next();
       }
     } catch (error) {
@@ -123,18 +144,34 @@ export class Connection implements Paused {
       return;
     }
     this.#watchFrame();
+    const { budget } = this.#options;
+    if (budget.exhausted && !budget.excepts(this)) this.giveUp();
     this.#pauseIfOver();
   }
 
+  /** What is queued behind answers that the client does not take is not ours to finish. */
+  #tellPending(): void {
+    const blocked = this.#undrained || this.#socket.destroyed;
+    const pending = this.#begun + (blocked ? 0 : this.#queue.length);
+    const by = pending - this.#pending;
+    this.#pending = pending;
+    if (by !== 0) this.#options.budget.changePending(by);
+  }
+
+  /** The time for a frame is its client's: it does not run while the socket is not read. */
   #watchFrame(): void {
     const partial = this.#frames.reserved > 0;
     if (partial) this.#options.budget.beginFrame(this);
     if (partial && this.#frameTimer === undefined) {
       this.#frameTimer = setTimeout(() => this.close('a request did not arrive whole in time'), frameTimeoutMs);
-    } else if (!partial && this.#frameTimer !== undefined) {
-      clearTimeout(this.#frameTimer);
-      this.#frameTimer = undefined;
+    } else if (!partial) {
+      this.#stopFrameTimer();
     }
+  }
+
+  #stopFrameTimer(): void {
+    clearTimeout(this.#frameTimer);
+    this.#frameTimer = undefined;
   }
 
   #pauseIfOver(): void {
@@ -142,17 +179,31 @@ export class Connection implements Paused {
     const { budget, maxInFlightBytes } = this.#options;
     // A single frame larger than the bound must still get through, alone.
     const tooMuch = this.#held - this.#frames.reserved > maxInFlightBytes;
-    if (tooMuch) {
-      this.#socket.pause();
-    } else if (budget.over && !budget.excepts(this)) {
-      this.#socket.pause();
-      budget.pause(this);
-    }
+    if (!tooMuch && this.#mayGoOn()) return;
+    this.#socket.pause();
+    this.#stopFrameTimer();
+    if (tooMuch) budget.suspendFrame(this);
+    else budget.pause(this);
+  }
+
+  #mayGoOn(): boolean {
+    const { budget } = this.#options;
+    if (this.#claim > 0 || budget.excepts(this)) return true;
+    const { wanted } = this;
+    if (wanted === 0) return !budget.over || this.#held <= alwaysBytes;
+    if (!budget.claim(wanted)) return false;
+    this.#claim = wanted;
+    return true;
   }
 
   #takeRequest(bytes: number): void {
     this.#held += bytes;
     this.#options.budget.takeRequest(bytes);
+  }
+
+  #unclaim(bytes: number): void {
+    this.#claim -= bytes;
+    this.#options.budget.unclaim(bytes);
   }
 
   #giveRequest(bytes: number): void {
@@ -173,13 +224,14 @@ export class Connection implements Paused {
     this.#held -= bytes;
     give();
     if (wasOver && this.#held - this.#frames.reserved <= this.#options.maxInFlightBytes) {
-      this.resume();
+      this.resume(0);
       this.#pauseIfOver();
     }
   }
 
   #next(): void {
     while (this.#queue.length > 0 && this.#ready && !this.#undrained && !this.#draining && !this.#socket.destroyed) {
+      if (this.#answers.length > 0 && this.#options.budget.tight) return;
       if (this.#yielding) return;
       if (performance.now() - this.#turnBegan > turnMs) {
         this.#yielding = true;
@@ -195,9 +247,10 @@ export class Connection implements Paused {
   }
 
   async #serve(frame: Buffer): Promise<void> {
-    const { budget, dispatcher, logger, onServed } = this.#options;
+    const { dispatcher, logger, onServed } = this.#options;
     const answer: Answer = { frame, chunks: undefined, done: false, held: undefined, whenSent: undefined };
     this.#answers.push(answer);
+    this.#takeRequest(begunOverheadBytes);
     this.#ready = false;
     const readyForNext = () => {
       if (this.#answers.at(-1) !== answer || this.#ready) return;
@@ -205,8 +258,8 @@ export class Connection implements Paused {
       // Not at once: the handler that says so is still on the stack, and its own work comes first.
       queueMicrotask(() => this.#next());
     };
-    budget.beginServing();
-    const begun = performance.now();
+    this.#begun++;
+    const begunAt = performance.now();
     try {
       const served = await dispatcher.serve(frame, {
         clientHost: this.#clientHost,
@@ -222,7 +275,7 @@ export class Connection implements Paused {
           answer.whenSent.push(callback);
         },
       });
-      onServed(served.name, (performance.now() - begun) / 1000);
+      onServed(served.name, (performance.now() - begunAt) / 1000);
       answer.chunks = served.chunks;
     } catch (error) {
       if (error instanceof WireError || error instanceof RefusedRequest) {
@@ -231,12 +284,13 @@ export class Connection implements Paused {
         logger.error({ err: error, client: this.#clientHost }, 'a request failed; its connection is closed');
         this.close('a request failed');
       }
-    } finally {
-      budget.endServing();
     }
+    this.#begun--;
     answer.done = true;
     readyForNext();
     this.#flush();
+    this.#tellPending();
+    this.#next();
   }
 
   /** Writes the answers that are done and whose turn it is. */
@@ -272,7 +326,7 @@ export class Connection implements Paused {
 
   #releaseRequest({ frame, held }: Answer): void {
     const release = () => {
-      this.#giveRequest(frame.length + requestOverheadBytes);
+      this.#giveRequest(frame.length + queuedOverheadBytes + begunOverheadBytes);
       this.#options.memory.give(frame);
     };
     if (held) void Promise.allSettled(held).then(release);
@@ -288,12 +342,14 @@ export class Connection implements Paused {
   }
 
   #closed(): void {
-    clearTimeout(this.#frameTimer);
+    this.#stopFrameTimer();
     this.#abort.abort();
-    const queued = this.#queue.splice(0).reduce((sum, frame) => sum + frame.length + requestOverheadBytes, 0);
+    const queued = this.#queue.splice(0).reduce((sum, frame) => sum + frame.length + queuedOverheadBytes, 0);
     const partial = this.#frames.reserved;
+    this.#unclaim(this.#claim);
     this.#options.budget.release(this);
     if (queued + partial > 0) this.#giveRequest(queued + partial);
+    this.#tellPending();
     this.#options.onClosed(this.#reason);
   }
 }

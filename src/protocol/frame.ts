@@ -4,6 +4,7 @@
 import { WireError } from './wire.ts';
 
 const aheadBytes = 64 * 1024;
+const stepBytes = 1024 * 1024;
 const sizeBytes = 4;
 
 /** Where memory for frames comes from. */
@@ -48,6 +49,13 @@ export class FrameReader {
   /** Bytes reserved for a frame that has not been delivered. */
   get reserved(): number {
     return this.#length < 0 ? 0 : this.#frame.length;
+  }
+
+  /** What the unfinished frame will reserve next: up to 1 MiB, then as much again as it has. */
+  get wanted(): number {
+    if (this.#length < 0) return 0;
+    const held = this.#frame.length;
+    return Math.min(this.#length, Math.max(2 * held, stepBytes)) - held;
   }
 
   /** The frames that `chunk` completes, sizes cut off. Throws WireError, after which the stream cannot be followed. */

@@ -67,17 +67,12 @@ interface GroupRow {
 
 const columns = 'group_id, protocol_type, generation, protocol, leader, members';
 
+// An empty group stays, offsets or not, until dropUnused: what was listed a moment ago can be described and deleted.
 const upsert = `
-  WITH given AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::jsonb[])
-      AS given (group_id, protocol_type, generation, protocol, leader, members)),
-  kept AS (
-    SELECT * FROM given WHERE members <> '[]'
-      OR EXISTS (SELECT FROM kafka.consumer_offsets o WHERE o.group_id = given.group_id)),
-  dropped AS (
-    DELETE FROM kafka.consumer_groups
-    WHERE group_id IN (SELECT group_id FROM given EXCEPT SELECT group_id FROM kept))
-  INSERT INTO kafka.consumer_groups (${columns}) SELECT ${columns} FROM kept ORDER BY group_id
+  INSERT INTO kafka.consumer_groups (${columns})
+  SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::jsonb[])
+    AS given (group_id, protocol_type, generation, protocol, leader, members)
+  ORDER BY group_id
   ON CONFLICT (group_id) DO UPDATE
     SET protocol_type = excluded.protocol_type, generation = excluded.generation, protocol = excluded.protocol,
         leader = excluded.leader, members = excluded.members, updated_at = now()`;

@@ -24,7 +24,7 @@ export async function createTopic(
   partitions = 1,
   configs: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  const { topics } = await client.request(CreateTopics, 5, {
+  const request = {
     topics: [
       {
         name,
@@ -36,8 +36,13 @@ export async function createTopic(
     ],
     timeoutMs: 30_000,
     validateOnly: false,
-  });
-  const { errorCode, errorMessage } = topics[0]!;
+  };
+  let answer = (await client.request(CreateTopics, 5, request)).topics[0]!;
+  // As clients do while a broker begins its next term.
+  while (answer.errorCode === ErrorCode.NOT_CONTROLLER) {
+    answer = (await client.request(CreateTopics, 5, request)).topics[0]!;
+  }
+  const { errorCode, errorMessage } = answer;
   if (errorCode !== ErrorCode.NONE) throw new Error(`${errorOf(errorCode).name}: ${errorMessage}`);
 }
 

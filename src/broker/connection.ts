@@ -145,7 +145,7 @@ export class Connection implements Paused {
     }
     this.#watchFrame();
     const { budget } = this.#options;
-    if (budget.exhausted && !budget.excepts(this)) this.giveUp();
+    if (budget.exhausted && this.#held > alwaysBytes && !budget.excepts(this)) this.giveUp();
     this.#pauseIfOver();
   }
 

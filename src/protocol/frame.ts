@@ -1,9 +1,11 @@
 // Cuts a byte stream into frames, each behind its four-byte size. A frame is one Buffer of exactly its own size,
 // filled as chunks arrive: one copy, and no socket slab is kept alive by it. A size is only a claim, so memory is
-// taken at most 64 KiB, then at most as much again as has arrived, ahead of the bytes. Owned by one connection.
+// taken at most 4 KiB, then at most as much again as has arrived, ahead of the bytes. Owned by one connection.
 import { WireError } from './wire.ts';
 
-const aheadBytes = 64 * 1024;
+const aheadBytes = 4 * 1024;
+/** Frames that have come to this size say what they want beyond it. */
+const largeBytes = 64 * 1024;
 const stepBytes = 1024 * 1024;
 const sizeBytes = 4;
 
@@ -51,10 +53,10 @@ export class FrameReader {
     return this.#length < 0 ? 0 : this.#frame.length;
   }
 
-  /** What the unfinished frame will reserve next: up to 1 MiB, then as much again as it has. */
+  /** What an unfinished frame of 64 KiB or more will reserve next: up to 1 MiB, then as much again as it has. */
   get wanted(): number {
-    if (this.#length < 0) return 0;
     const held = this.#frame.length;
+    if (this.#length < 0 || held < largeBytes) return 0;
     return Math.min(this.#length, Math.max(2 * held, stepBytes)) - held;
   }
 
@@ -79,24 +81,24 @@ export class FrameReader {
   #readSize(chunk: Buffer, start: number): number {
     let at = start;
     if (this.#sizeFilled === 0 && chunk.length - at >= sizeBytes) {
-      this.#begin(chunk.readInt32BE(at));
+      this.#begin(chunk.readInt32BE(at), chunk.length - at - sizeBytes);
       return at + sizeBytes;
     }
     while (at < chunk.length && this.#sizeFilled < sizeBytes) this.#size[this.#sizeFilled++] = chunk[at++]!;
     if (this.#sizeFilled === sizeBytes) {
       this.#sizeFilled = 0;
-      this.#begin(this.#size.readInt32BE(0));
+      this.#begin(this.#size.readInt32BE(0), chunk.length - at);
     }
     return at;
   }
 
-  #begin(length: number): void {
+  #begin(length: number, arrived: number): void {
     // Every frame holds at least a correlation id, so an empty one is malformed too.
     if (length <= 0 || length > this.#maxBytes) {
       throw new WireError(`frame of ${length} bytes, allowed are 1 to ${this.#maxBytes}`);
     }
     this.#filled = 0;
-    const first = Math.min(length, aheadBytes);
+    const first = Math.min(length, Math.max(aheadBytes, arrived));
     this.#reserve(first);
     this.#length = length;
     this.#frame = this.#memory.take(first);
@@ -104,14 +106,14 @@ export class FrameReader {
 
   #fill(chunk: Buffer, at: number): number {
     const count = Math.min(this.#length - this.#filled, chunk.length - at);
-    while (this.#filled + count > this.#frame.length) this.#grow();
+    if (this.#filled + count > this.#frame.length) this.#grow(this.#filled + count);
     chunk.copy(this.#frame, this.#filled, at, at + count);
     this.#filled += count;
     return at + count;
   }
 
-  #grow(): void {
-    const size = Math.min(this.#length, this.#frame.length * 2);
+  #grow(needed: number): void {
+    const size = Math.min(this.#length, Math.max(this.#frame.length * 2, needed));
     this.#reserve(size - this.#frame.length);
     const next = this.#memory.take(size);
     this.#frame.copy(next, 0, 0, this.#filled);

@@ -185,6 +185,10 @@ export class TestServer {
     return Number(line.slice(name.length + 1));
   }
 
+  onLog(watch: (line: string) => void): void {
+    this.#watchers.add(watch);
+  }
+
   /** The next log line that matches. */
   nextLog(pattern: RegExp): Promise<string> {
     return new Promise(resolve => {

@@ -1,0 +1,140 @@
+import assert from 'node:assert/strict';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { after, before, test } from 'node:test';
+import { createDatabase, type TestDatabase } from '../../test/database.ts';
+import { eventually, openLog } from '../../test/open-log.ts';
+import type { Pool } from '../postgres/pool.ts';
+
+let database: TestDatabase;
+
+before(async () => {
+  database = await createDatabase();
+});
+
+after(async () => {
+  await database?.drop();
+});
+
+/** Between the log and Postgres; can hold what Postgres answers, and cut. */
+class Wire {
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  readonly #held: (() => void)[] = [];
+  #holding = false;
+
+  constructor({ port, hostname }: URL) {
+    this.#server = createServer(client => {
+      const server = connect(Number(port), hostname);
+      for (const socket of [client, server]) {
+        this.#sockets.add(socket);
+        socket.on('error', () => {});
+        socket.on('close', () => {
+          client.destroy();
+          server.destroy();
+        });
+      }
+      client.on('data', data => server.write(data));
+      server.on('data', data => {
+        if (this.#holding) this.#held.push(() => client.write(data));
+        else client.write(data);
+      });
+    });
+  }
+
+  async listen(): Promise<number> {
+    await new Promise<void>(resolve => this.#server.listen(0, '127.0.0.1', resolve));
+    return (this.#server.address() as { port: number }).port;
+  }
+
+  hold(): void {
+    this.#holding = true;
+  }
+
+  release(): void {
+    this.#holding = false;
+    for (const send of this.#held.splice(0)) send();
+  }
+
+  /** What was held is lost. */
+  cut(): void {
+    this.#holding = false;
+    this.#held.length = 0;
+    for (const socket of this.#sockets) socket.destroy();
+    this.#sockets.clear();
+  }
+
+  close(): void {
+    this.cut();
+    this.#server.close();
+  }
+}
+
+test('a group whose answer was lost has committed although a topic of it has been deleted since', async t => {
+  const url = new URL(database.url);
+  const wire = new Wire(url);
+  url.port = String(await wire.listen());
+  const { log, topics, createTopic, append, partition } = await openLog(database, { databaseUrl: url.href });
+  t.after(() => log.stop().finally(() => wire.close()));
+  const [deleted, kept] = [await createTopic('deleted'), await createTopic('kept')];
+  await Promise.all([append(deleted), append(kept)]);
+  wire.hold();
+  const lost = append(deleted);
+  const found = append(kept, 3);
+  await eventually(async () => {
+    const [segment] = log.segments.unsealed(kept.id);
+    const { rows } = await database.pool.query(`SELECT FROM kafka.segment_${segment!.id} WHERE base_offset = 1`);
+    return rows.length > 0;
+  });
+  await topics.delete(deleted);
+  wire.cut();
+  await lost; // whatever its answer
+  assert.equal((await found).error, 0);
+  assert.equal((await append(kept)).baseOffset, 4n);
+  assert.equal(partition(kept).highWatermark, 5n);
+});
+
+test('no group is formed between two terms', async t => {
+  const url = new URL(database.url);
+  const wire = new Wire(url);
+  url.port = String(await wire.listen());
+  let onEnds = (): void => {};
+  const query = async (...of: unknown[]): Promise<unknown> => {
+    const result = await (database.pool.query as (...of: unknown[]) => Promise<unknown>).apply(database.pool, of);
+    if (String(of[0]).includes('kafka.log_ends')) onEnds();
+    return result;
+  };
+  const pool: Pool = Object.create(database.pool, { query: { value: query } });
+  const { log, createTopic, append } = await openLog(database, { pool, databaseUrl: url.href });
+  t.after(() => log.stop().finally(() => wire.close()));
+  const topic = await createTopic('between-terms', 2);
+  await append(topic); // so that there is a segment
+  const blocker = await database.pool.connect();
+  await blocker.query('BEGIN; LOCK TABLE kafka.producer_snapshots');
+  const waiting = append(topic, 1, 1);
+  const isBlocked = async () => {
+    const { rows } = await database.pool.query(
+      `SELECT FROM pg_locks WHERE NOT granted AND relation = 'kafka.producer_snapshots'::regclass`,
+    );
+    return rows.length > 0;
+  };
+  await eventually(isBlocked);
+  // The ends have been read back, and the writer waits for its new connection.
+  const between = new Promise<void>(resolve => {
+    onEnds = () => {
+      wire.hold();
+      resolve();
+    };
+  });
+  await database.pool.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name IN ('millrace writer', 'millrace leader')`,
+  );
+  await between;
+  await blocker.query('ROLLBACK');
+  blocker.release();
+  await eventually(async () => !(await isBlocked()));
+  // What the writer waited for has been answered; a later answer of the pool says that it has been taken in.
+  for (let i = 0; i < 5; i++) await database.pool.query('SELECT');
+  wire.release();
+  assert.deepEqual(await waiting, { error: 0, baseOffset: 0n, logAppendTime: -1n });
+});

@@ -1,7 +1,7 @@
 // npm run profile -- <scenario> [--seconds N] [--set KEY=VALUE]: loads Millrace with a scenario and writes where its
-// JavaScript thread spends the time, as a flame graph in bench/results/profile-<scenario>.svg and, for Chrome's or
-// VS Code's tools, in .cache/bench/<scenario>.cpuprofile; prints the functions with most time of their own. The profile is taken by the server
-// itself, over its /debug/cpu-profile.
+// JavaScript thread spends the time: a flame graph in bench/results/profile-<scenario>.svg and, for Chrome's or VS
+// Code's tools, .cache/bench/<scenario>.cpuprofile; prints the functions with most time of their own. The profile is
+// taken by the server itself, over its /debug/cpu-profile.
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -24,6 +24,8 @@ export interface Scenario {
   /** 1 is a client that does not batch; undefined is the client's own default. */
   readonly batchRecords: number | undefined;
   readonly batchBytes: number | undefined;
+  /** Requests in flight on a connection; undefined is the client's own default. */
+  readonly inFlight: number | undefined;
 }
 
 const MB = 1e6;
@@ -47,6 +49,7 @@ function scenario(name: string, work: Work, rest: Partial<Scenario> = {}): Scena
     idempotent: false,
     batchRecords: undefined,
     batchBytes: undefined,
+    inFlight: undefined,
     ...rest,
   };
 }
@@ -59,21 +62,53 @@ function shapes(work: Work, client: Client): Scenario[] {
   );
 }
 
+const KiB = 1024;
+const librdkafka = (work: Work, words: string, rest: Partial<Scenario>): Scenario =>
+  scenario(`${work}-${words}-librdkafka`, work, rest);
+
+const produce = shapes('produce', 'librdkafka');
+const consume = [...shapes('consume-warm', 'librdkafka'), ...shapes('consume-tail', 'librdkafka')];
+const cold = shapes('consume-cold', 'librdkafka');
+const latency = [
+  librdkafka('latency', '5000-1KiB-1p', { recordBytes: KiB, rate: 5000 }),
+  librdkafka('latency', '5000-100B-1p', { rate: 5000 }),
+  librdkafka('latency', '5000-1KiB-1p-linger0', { recordBytes: KiB, rate: 5000, lingerMs: 0 }),
+];
+const java = [
+  ...shapes('produce', 'java'),
+  ...shapes('consume-warm', 'java'),
+  scenario('latency-5000-1KiB-1p-java', 'latency', { recordBytes: KiB, rate: 5000, client: 'java', seconds: 10 }),
+];
+/** More partitions, producers, sizes, codecs and rates. */
+const wide = [
+  librdkafka('produce', '10KiB-1p', { recordBytes: 10 * KiB }),
+  librdkafka('produce', '100B-50p', { partitions: 50 }),
+  librdkafka('produce', '1KiB-50p', { recordBytes: KiB, partitions: 50 }),
+  librdkafka('produce', '1KiB-6p-10producers', { recordBytes: KiB, partitions: 6, producers: 10 }),
+  librdkafka('produce', '1KiB-6p-100producers', { recordBytes: KiB, partitions: 6, producers: 100 }),
+  librdkafka('produce', '1KiB-1p-lz4', { recordBytes: KiB, codec: 'lz4' }),
+  librdkafka('produce', '1KiB-1p-zstd', { recordBytes: KiB, codec: 'zstd' }),
+  librdkafka('produce', '1KiB-1p-idempotent', { recordBytes: KiB, idempotent: true }),
+  scenario('unbatched-100-librdkafka', 'produce', {
+    partitions: 6,
+    producers: 100,
+    lingerMs: 0,
+    batchRecords: 1,
+    inFlight: 5,
+  }),
+  librdkafka('latency', '1000-1KiB-1p', { recordBytes: KiB, rate: 1000 }),
+  librdkafka('latency', '50000-100B-6p', { partitions: 6, rate: 50_000 }),
+];
+
 /** What can be asked for on the command line, besides a scenario's own name or the beginning of one. */
 export const groups: Readonly<Record<string, readonly Scenario[]>> = {
-  produce: shapes('produce', 'librdkafka'),
-  consume: [...shapes('consume-warm', 'librdkafka'), ...shapes('consume-tail', 'librdkafka')],
-  java: [
-    ...shapes('produce', 'java'),
-    ...shapes('consume-warm', 'java'),
-    scenario('latency-5000-1KiB-1p-java', 'latency', { recordBytes: 1024, rate: 5000, client: 'java', seconds: 10 }),
-  ],
-  'consume-cold': shapes('consume-cold', 'librdkafka'),
-  latency: [
-    scenario('latency-5000-1KiB-1p-librdkafka', 'latency', { recordBytes: 1024, rate: 5000, lingerMs: 5 }),
-    scenario('latency-5000-100B-1p-librdkafka', 'latency', { rate: 5000, lingerMs: 5 }),
-    scenario('latency-5000-1KiB-1p-linger0-librdkafka', 'latency', { recordBytes: 1024, rate: 5000, lingerMs: 0 }),
-  ],
+  produce,
+  consume,
+  'consume-cold': cold,
+  latency,
+  wide,
+  java,
+  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...java],
 };
 
 /** A beginning stands for the scenarios with librdkafka; Java's tools take long, so they are asked for by name. */

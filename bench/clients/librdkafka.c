@@ -3,7 +3,7 @@
  *
  *   create   topic= partitions=            delete  topic=
  *   produce  topic= payloads=FILE size= seconds= | records=   producers= acks= linger= batch-bytes= batch-records=
- *            codec= idempotent= (records are taken from FILE in turn, by reference)
+ *            codec= idempotent= in-flight= queue-records= (records are taken from FILE in turn, by reference)
  *   consume  topic= partitions= seconds= records=            from the beginning, no group
  *   tail     as produce, and one consumer that waits at the end meanwhile
  *   latency  as produce with rate=, warmup=; open loop: a record's clock starts when it was due, not when it was
@@ -191,6 +191,7 @@ static rd_kafka_conf_t *producer_conf(void) {
   if (number("batch-records", 0)) set_number(conf, "batch.num.messages", number("batch-records", 0));
   set(conf, "compression.codec", text("codec", "none"));
   if (number("idempotent", 0)) set(conf, "enable.idempotence", "true");
+  if (number("in-flight", 0)) set_number(conf, "max.in.flight.requests.per.connection", number("in-flight", 0));
   set_number(conf, "queue.buffering.max.messages", number("queue-records", 300000));
   set_number(conf, "queue.buffering.max.kbytes", 262144);
   set(conf, "delivery.timeout.ms", "120000");

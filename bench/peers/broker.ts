@@ -10,6 +10,10 @@ const MB = 1e6;
 /** Stored records are written in full batches, as a busy producer leaves them. */
 const storingBatchBytes = 65_536;
 
+/** Records that wait in the clients, all together; in each that does not batch. Few enough to be flushed soon. */
+const mostQueued = 300_000;
+const queuedUnbatched = 100;
+
 export abstract class Broker implements System {
   abstract readonly name: string;
   abstract readonly description: string;
@@ -42,7 +46,7 @@ export abstract class Broker implements System {
     if (scenario.work !== 'consume-warm' && scenario.work !== 'consume-cold') return;
     const topic = await this.#createTopic(scenario);
     const records = Math.round(scenario.storedBytes / scenario.recordBytes);
-    const producing = { ...scenario, lingerMs: 50, batchBytes: storingBatchBytes };
+    const producing = { ...scenario, producers: 1, lingerMs: 50, batchBytes: storingBatchBytes };
     const stored = await librdkafka<Produced>('produce', { ...this.#arguments(producing, topic), seconds: 0, records });
     this.#stored.set(scenario.name, { topic, records: stored.records });
   }
@@ -148,6 +152,8 @@ export abstract class Broker implements System {
       idempotent: scenario.idempotent,
       'batch-bytes': scenario.batchBytes,
       'batch-records': scenario.batchRecords,
+      'in-flight': scenario.inFlight,
+      'queue-records': scenario.batchRecords === 1 ? queuedUnbatched : Math.round(mostQueued / scenario.producers),
     };
   }
 

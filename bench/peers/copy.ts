@@ -40,7 +40,12 @@ export class Copy implements System {
   async stop(): Promise<void> {}
 
   can(scenario: Scenario): boolean {
-    return scenario.work === 'produce' && scenario.client !== 'java' && scenario.codec === 'none';
+    return (
+      scenario.work === 'produce' &&
+      scenario.client !== 'java' &&
+      scenario.codec === 'none' &&
+      scenario.batchRecords !== 1
+    );
   }
 
   processes(): number[] {

@@ -45,7 +45,12 @@ export class Rows implements System {
   async stop(): Promise<void> {}
 
   can(scenario: Scenario): boolean {
-    return scenario.work !== 'consume-tail' && scenario.client !== 'java' && scenario.codec === 'none';
+    return (
+      scenario.work !== 'consume-tail' &&
+      scenario.client !== 'java' &&
+      scenario.codec === 'none' &&
+      scenario.batchRecords !== 1
+    );
   }
 
   /** Only Millrace can restart the Postgres that it started. */

@@ -7,7 +7,8 @@ export function describeMachine(): Record<string, string | number> {
   return {
     date: new Date().toISOString(),
     commit:
-      git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', 'src', 'migrations') ? ' and changes' : ''),
+      (git('rev-parse', '--short', 'HEAD') || 'unknown') +
+      (git('status', '--porcelain', 'src', 'migrations') ? ' and changes' : ''),
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cores: cpus().length,
     memory_gb: Math.round(totalmem() / 1e9),

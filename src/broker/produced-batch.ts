@@ -1,6 +1,6 @@
 // What a producer's batch must be to enter the log, with the error a Kafka broker gives where it is not (Kafka's
 // ProduceRequest.validateRecords and LogValidator), and the form in which it is stored.
-import { CompressionError, codecNumber, recompress } from '../protocol/compression.ts';
+import { CompressionError, codecNumber, RecordCountError, recompress } from '../protocol/compression.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import * as batchHeader from '../protocol/record-batch.ts';
 import { holdsRecords } from '../protocol/records.ts';
@@ -24,9 +24,9 @@ export function checkBatch(
   settings: TopicSettings,
   now: number,
 ): BatchProblem | undefined {
-  if (records === null || records.length === 0)
+  if (records === null || records.length <= 16) {
     return invalid('a produce request carries a record batch for each partition');
-  if (records.length <= 16) return corrupt('the record batch is cut short');
+  }
   const magic = batchHeader.magic(records);
   if (magic === 0 || magic === 1) {
     return {
@@ -34,10 +34,10 @@ export function checkBatch(
       message: `message format ${magic} is not taken; format 2 is`,
     };
   }
-  if (magic !== 2) return invalid(`there is no message format ${magic}`);
-  if (records.length < batchHeader.headerBytes) return corrupt('the record batch is cut short');
+  if (magic !== 2) return corrupt(`there is no message format ${magic}`);
   const bytes = batchHeader.batchBytes(records);
-  if (bytes < batchHeader.headerBytes || bytes > records.length) return corrupt('the batch length does not fit');
+  if (bytes < batchHeader.headerBytes) return corrupt('the batch length does not fit');
+  if (bytes > records.length) return invalid('the record batch is cut short');
   if (bytes < records.length) return invalid('a produce request carries one record batch for each partition');
   if (bytes > settings.maxMessageBytes) {
     return {
@@ -45,6 +45,7 @@ export function checkBatch(
       message: `the batch has ${bytes} bytes; max.message.bytes is ${settings.maxMessageBytes}`,
     };
   }
+  if (batchHeader.baseOffset(records) !== 0n) return invalid('a producer’s batch has base offset 0');
   if (batchHeader.crc(records) !== batchHeader.computeCrc(records)) return corrupt('the CRC does not match');
   if (batchHeader.isControl(records)) return invalid('control batches are the broker’s');
   const count = batchHeader.recordCount(records);
@@ -95,6 +96,7 @@ export function storedForm(batch: Buffer, settings: TopicSettings): Buffer | Pro
     level: settings.compressionLevel,
   }).catch((error: unknown) => {
     if (!(error instanceof CompressionError)) throw error;
+    if (error instanceof RecordCountError) return invalid(error.message);
     return error.tooLarge ? { code: ErrorCode.MESSAGE_TOO_LARGE, message: error.message } : corrupt(error.message);
   });
 }

@@ -25,6 +25,9 @@ export class CompressionError extends Error {
   }
 }
 
+/** The bytes are sound, but are not as many records as the batch says. */
+export class RecordCountError extends CompressionError {}
+
 interface Codec {
   decompress(bytes: Buffer, maxBytes: number): Promise<Buffer>;
   compress(bytes: Buffer, level?: number): Promise<Buffer>;
@@ -174,7 +177,7 @@ export async function recompress(batch: Buffer, codec: number, options: Recompre
   if (from === codec) return batch;
   const section = await decompress(batch.subarray(headerBytes, batchBytes(batch)), from, options.maxBytes);
   // Whoever reads the rewritten bytes trusts them, so that they hold what the header says is settled here.
-  if (!holdsRecords(section, recordCount(batch))) throw new CompressionError('the records do not fit their count');
+  if (!holdsRecords(section, recordCount(batch))) throw new RecordCountError('the records do not fit their count');
   return replaceRecords(batch, await compress(section, codec, options.level), codec);
 }
 

@@ -44,14 +44,11 @@ export const produce = handler(Produce, async (request, context) => {
     ),
   }));
   const timer =
-    request.acks === 0
+    request.acks === 0 || request.timeoutMs <= 0 // Kafka's is a time for replicas, of which there are none here
       ? undefined
-      : setTimeout(
-          () => {
-            for (const append of pending) context.hold(append.expire(ErrorCode.REQUEST_TIMED_OUT));
-          },
-          Math.max(request.timeoutMs, 0),
-        );
+      : setTimeout(() => {
+          for (const append of pending) context.hold(append.expire(ErrorCode.REQUEST_TIMED_OUT));
+        }, request.timeoutMs);
   const responses = await Promise.all(answers);
   clearTimeout(timer);
   if (request.acks !== 0) return { responses, throttleTimeMs: 0 };

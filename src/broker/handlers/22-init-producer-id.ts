@@ -7,6 +7,7 @@ import { InitProducerId } from '../../protocol/messages/22-init-producer-id.ts';
 import { handler } from '../handler.ts';
 
 export const initProducerId = handler(InitProducerId, async (request, { broker }) => {
+  if (request.transactionalId === '') return { errorCode: ErrorCode.INVALID_REQUEST, producerEpoch: -1 };
   if (request.transactionalId !== null) {
     return { errorCode: ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, producerEpoch: -1 };
   }

@@ -131,10 +131,12 @@ export async function listOffset(
 }
 
 export async function newProducerId(client: WireClient): Promise<bigint> {
-  const { errorCode, producerId } = await client.request(InitProducerId, 4, {
-    transactionalId: null,
-    transactionTimeoutMs: 60_000,
-  });
-  if (errorCode !== ErrorCode.NONE) throw new Error(errorOf(errorCode).name);
-  return producerId;
+  for (;;) {
+    const { errorCode, producerId } = await client.request(InitProducerId, 4, {
+      transactionalId: null,
+      transactionTimeoutMs: 60_000,
+    });
+    if (errorCode === ErrorCode.NONE) return producerId;
+    if (!errorOf(errorCode).retriable) throw new Error(errorOf(errorCode).name);
+  }
 }

@@ -1,6 +1,7 @@
 // The pool that everything but the log's writers and readers goes through (those have sessions of their own,
 // session.ts, because they need bytes that pg's text results would copy twice).
 import pg from 'pg';
+import { settleSession } from './session-settings.ts';
 
 export type Pool = pg.Pool;
 
@@ -38,7 +39,7 @@ export function openPool(databaseUrl: string, options: PoolOptions): Pool {
     keepAlive: true,
     types,
     verify(client, done) {
-      client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid').then(({ rows }) => {
+      client.query<{ pid: number }>(settleSession).then(({ rows }) => {
         backends.set(client, rows[0]!.pid);
         done();
       }, done);

@@ -8,6 +8,7 @@ import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import pg from 'pg';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
 import type { CopyPayload } from './copy.ts';
+import { settleSession } from './session-settings.ts';
 
 /** An ErrorResponse of the server; `code` is the SQLSTATE. */
 export class PostgresError extends Error {
@@ -108,7 +109,10 @@ export class Session {
     const client = new pg.Client(direct ? { ...config, stream: () => direct.socket } : config);
     client.on('error', () => {}); // until the handover; afterwards the socket's events come to us
     await client.connect();
-    const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
+    const { rows } = await client.query<{ pid: number }>(settleSession).catch(async (error: unknown) => {
+      await client.end().catch(() => {});
+      throw error;
+    });
     const inner = client as unknown as { connection: { stream: Socket } };
     return new Session(inner.connection.stream, direct, rows[0]!.pid, options);
   }

@@ -10,6 +10,7 @@
 //
 // The same step settles a COMMIT whose answer was lost: begin a new term, then read the log's end back.
 import pg from 'pg';
+import { settleSession } from '../postgres/session-settings.ts';
 import { OperationalError } from '../runtime/errors.ts';
 
 const livenessLock = 5_742_861_191n;
@@ -49,6 +50,7 @@ export async function beginTerm(options: TermOptions): Promise<Term> {
   });
   await connection.connect();
   try {
+    await connection.query(settleSession);
     // A machine that vanished without closing its connections keeps its lock until TCP gives up on it.
     await connection.query(
       `SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),

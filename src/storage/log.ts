@@ -489,7 +489,6 @@ export class Log {
           }),
         ),
       );
-      await Promise.all(sessions.map(session => session.execute(commitToDisk)));
       this.#term = term;
       sessions.forEach((session, i) => {
         this.#writerSessions[i] = session;
@@ -565,9 +564,7 @@ export class Log {
     try {
       while (this.#unflushed.size > 0 && this.#term) {
         const ends = Array.from(this.#unflushed, partition => [partition, partition.committedEnd] as const);
-        await this.#options.pool.query(
-          `BEGIN; ${commitToDisk}; SELECT pg_logical_emit_message(true, 'millrace', ''); COMMIT`,
-        );
+        await this.#options.pool.query(`BEGIN; SELECT pg_logical_emit_message(true, 'millrace', ''); COMMIT`);
         for (const [partition, end] of ends) {
           if (partition.committedEnd === end) this.#unflushed.delete(partition);
           if (end > partition.highWatermark) partition.highWatermark = end;
@@ -582,9 +579,6 @@ export class Log {
     }
   }
 }
-
-/** A server or role whose default is synchronous_commit = off must not make acks=all a lie; stricter values stay. */
-const commitToDisk = `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`;
 
 interface EndRow {
   topic_id: number;

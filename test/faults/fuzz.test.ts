@@ -5,12 +5,22 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { after, test } from 'node:test';
 import { handlers } from '../../src/broker/handlers/index.ts';
-import { readResponse } from '../../src/protocol/compile.ts';
+import { readResponse, supports } from '../../src/protocol/compile.ts';
+import { compress } from '../../src/protocol/compression.ts';
 import { ErrorCode } from '../../src/protocol/errors.ts';
 import { readResponseHeader } from '../../src/protocol/header.ts';
-import { batchOf, createTopic, fetchOnce, produce } from './kafka.ts';
+import { Metadata } from '../../src/protocol/messages/03-metadata.ts';
+import {
+  batchBytes,
+  headerBytes,
+  lastOffset,
+  replaceRecords,
+  splitBatches,
+  writeCrc,
+} from '../../src/protocol/record-batch.ts';
+import { batchOf, createTopic, fetchOnce, latest, listOffset, produce } from './kafka.ts';
 import { Watch } from './memory.ts';
-import { capturedFrames, mutate, sized } from './mutate.ts';
+import { aimed, capturedFrames, mutate, sized } from './mutate.ts';
 import { newSeed, type Random, randomFrom } from './random.ts';
 import { TestServer } from './server.ts';
 import { WireClient } from './wire.ts';
@@ -30,6 +40,22 @@ const witness = await WireClient.connect(server.port);
 await createTopic(witness, 'witness');
 const captured = capturedFrames();
 const apis = new Map(handlers.map(({ api, versions }) => [api.key, { api, versions }]));
+const target = await makeTarget();
+const aimedFrames = captured.flatMap(frame => {
+  const api = apis.get(frame.readInt16BE(0))?.api;
+  return api && supports(api, frame.readInt16BE(2)) ? [aimed(api, frame, target)] : [];
+});
+
+/** A topic with something in it, for requests to be about. */
+async function makeTarget(): Promise<{ name: string; id: string }> {
+  await createTopic(witness, 'target', 3);
+  for (let i = 0; i < 30; i++) await produce(witness, 'target', i % 3, batchOf(`target ${i}`));
+  const { topics } = await witness.request(Metadata, 12, {
+    topics: [{ name: 'target' }],
+    includeTopicAuthorizedOperations: false,
+  });
+  return { name: 'target', id: topics[0]!.topicId };
+}
 
 const unexpected: string[] = [];
 server.onLog(line => {
@@ -103,10 +129,11 @@ test('requests of real clients are answered', async t => {
 });
 
 test('bent requests', async () => {
+  const sound = [...captured, ...aimedFrames];
   await inRounds(
     cases,
     async random => {
-      const frames = Array.from({ length: 1 + random.below(4) }, () => mutate(random.pick(captured), random));
+      const frames = Array.from({ length: 1 + random.below(4) }, () => mutate(random.pick(sound), random));
       const received = await exchange(Buffer.concat(frames.map(frame => sized(frame))));
       assertAnswers(
         received,
@@ -135,6 +162,49 @@ test('bytes without any order, and sizes that are not what follows', async () =>
     },
     'random',
   );
+});
+
+test('batches that are bent, with a CRC that fits: whatever was accepted can be read, by SQL too', async () => {
+  const topics = ['bent', 'bent-producer', 'bent-gzip'];
+  for (const [i, topic] of topics.entries()) {
+    await createTopic(witness, topic, 1, { 'compression.type': ['uncompressed', 'producer', 'gzip'][i]! });
+  }
+  const accepted = new Map(topics.map(topic => [topic, 0]));
+  await inRounds(
+    cases / 3,
+    async random => {
+      const plain = batchOf('first', random.bytes(random.below(200)), 'last');
+      const codec = random.below(5);
+      const section = await compress(plain.subarray(headerBytes), codec);
+      const batch = replaceRecords(plain, section, codec);
+      for (let i = random.below(4); i > 0; i--) batch[random.below(batch.length - 21) + 21] = random.below(256);
+      batch.writeBigInt64BE(-1n, 43); // of no producer
+      if (batch.length === batchBytes(batch)) writeCrc(batch);
+      const topic = random.pick(topics);
+      const client = await WireClient.connect(server.port);
+      const answer = await produce(client, topic, 0, batch);
+      if (answer.errorCode === ErrorCode.NONE) accepted.set(topic, accepted.get(topic)! + 1);
+      client.close();
+    },
+    'bent batches',
+  );
+  const sql = await server.sql();
+  for (const topic of topics) {
+    assert.ok(accepted.get(topic)! > 0);
+    const end = await listOffset(witness, topic, 0, latest);
+    let next = 0n;
+    while (next < end) {
+      const { errorCode, records } = await fetchOnce(witness, topic, 0, next);
+      assert.equal(errorCode, ErrorCode.NONE);
+      next = splitBatches(records!).reduce((_, batch) => lastOffset(batch) + 1n, next);
+    }
+    for (const timestamp of [0n, BigInt(Date.now()) - 1000n, -3n]) await listOffset(witness, topic, 0, timestamp);
+    const { rows } = await sql.query('SELECT count(*)::int AS n, count(value) FROM kafka.messages WHERE topic = $1', [
+      topic,
+    ]);
+    assert.ok(rows[0].n > 0);
+  }
+  await sql.end();
 });
 
 test('a request that comes a few bytes at a time is answered like any other', async () => {

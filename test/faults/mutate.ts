@@ -1,5 +1,8 @@
 // Requests of real clients, bent: bits, lengths, counts, keys and versions that no client sends.
 import { readdirSync, readFileSync } from 'node:fs';
+import { readRequest } from '../../src/protocol/compile.ts';
+import { readRequestHeader, requestFrame } from '../../src/protocol/header.ts';
+import type { Api } from '../../src/protocol/schema.ts';
 import type { Random } from './random.ts';
 
 const directory = new URL('../fixtures/frames/', import.meta.url);
@@ -10,6 +13,27 @@ export function capturedFrames(): Buffer[] {
     (JSON.parse(readFileSync(new URL(file, directory), 'utf8')) as { request: string }[]).map(({ request }) =>
       Buffer.from(request, 'hex'),
     ),
+  );
+}
+
+/** The request, but about this topic, wherever it names topics. */
+export function aimed(api: Api, frame: Buffer, topic: { readonly name: string; readonly id: string }): Buffer {
+  const { apiVersion, correlationId, clientId, bodyAt } = readRequestHeader(api, frame);
+  const body = aim(readRequest(api, apiVersion, frame, bodyAt), topic);
+  return Buffer.concat(requestFrame(api, apiVersion, correlationId, clientId, body as never)).subarray(4);
+}
+
+function aim(value: unknown, topic: { readonly name: string; readonly id: string }): unknown {
+  if (Array.isArray(value)) return value.map(one => aim(one, topic));
+  if (typeof value !== 'object' || value === null || Buffer.isBuffer(value)) return value;
+  const names = Object.keys(value);
+  const isTopic = names.some(name => /^(topicId|partition)/.test(name));
+  return Object.fromEntries(
+    Object.entries(value).map(([name, field]) => {
+      if (name === 'topicId') return [name, topic.id];
+      if (isTopic && (name === 'name' || name === 'topic')) return [name, topic.name];
+      return [name, aim(field, topic)];
+    }),
   );
 }
 

@@ -70,9 +70,14 @@ export async function beginTerm(options: TermOptions): Promise<Term> {
        VALUES ($1, nextval('kafka.broker_epochs'), $2)
        ON CONFLICT (broker_id) DO UPDATE
          SET epoch = excluded.epoch, advertised = excluded.advertised, started_at = now()
-       RETURNING epoch, global_offset_next::text AS floor`,
+       RETURNING epoch, (SELECT coalesce(max(global_offset_next), 0) FROM kafka.brokers)::text AS floor`,
       [options.brokerId, options.advertised],
     );
+    // The fence knows a broker by its id: one with another id that led before is over too.
+    await connection.query('UPDATE kafka.brokers SET epoch = $2 WHERE broker_id <> $1', [
+      options.brokerId,
+      rows[0]!.epoch,
+    ]);
     await connection.query('COMMIT');
     begun = true;
     const row = rows[0]!;

@@ -21,9 +21,16 @@ class Wire {
   readonly #sockets = new Set<Socket>();
   readonly #held: (() => void)[] = [];
   #holding = false;
+  connections = 0;
+  /** Told how many connections there were before. */
+  refuse: (before: number) => boolean = () => false;
 
   constructor({ port, hostname }: URL) {
     this.#server = createServer(client => {
+      if (this.refuse(this.connections++)) {
+        client.destroy();
+        return;
+      }
       const server = connect(Number(port), hostname);
       for (const socket of [client, server]) {
         this.#sockets.add(socket);
@@ -137,4 +144,54 @@ test('no group is formed between two terms', async t => {
   for (let i = 0; i < 5; i++) await database.pool.query('SELECT');
   wire.release();
   assert.deepEqual(await waiting, { error: 0, baseOffset: 0n, logAppendTime: -1n });
+});
+
+test('a term that cannot begin leaves no connections behind', async t => {
+  const url = new URL(database.url);
+  const wire = new Wire(url);
+  url.port = String(await wire.listen());
+  const { log, createTopic, append } = await openLog(database, { databaseUrl: url.href, writers: 2 });
+  t.after(() => log.stop().finally(() => wire.close()));
+  // Every try gets the leader's connection and one writer's.
+  wire.connections = 0;
+  wire.refuse = before => before % 3 === 2;
+  wire.cut();
+  await eventually(() => wire.connections >= 9);
+  const { rows } = await database.pool.query<{ writers: bigint }>(
+    `SELECT count(*) AS writers FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = 'millrace writer'`,
+  );
+  assert.ok(rows[0]!.writers <= 2n, `${rows[0]!.writers} writers are connected`);
+  wire.refuse = () => false;
+  await eventually(() => log.leading);
+  assert.equal((await append(await createTopic('after-the-tries'))).error, 0);
+});
+
+test('what was created and written after the start survives the start of another term that needs several tries', async t => {
+  const url = new URL(database.url);
+  const wire = new Wire(url);
+  url.port = String(await wire.listen());
+  const other = await createDatabase();
+  const direct = new URL(other.url);
+  direct.port = url.port;
+  const { log, createTopic, append, partition } = await openLog(other, { databaseUrl: direct.href });
+  t.after(async () => {
+    await log.stop();
+    wire.close();
+    await other.drop();
+  });
+  const topic = await createTopic('the-first-topic');
+  wire.connections = 0;
+  wire.refuse = before => before < 3;
+  const { load } = log.segments;
+  let loads = 0;
+  log.segments.load = () => {
+    loads++;
+    return load.call(log.segments);
+  };
+  wire.cut();
+  await eventually(() => wire.connections > 3 && log.leading);
+  assert.equal((await append(topic)).error, 0);
+  assert.equal(partition(topic).highWatermark, 1n);
+  assert.equal(loads, 0, 'partitions that appends hold already would be replaced');
 });

@@ -73,6 +73,8 @@ export class Log {
   #term: Term | undefined;
   #nextGlobalOffset = 0n;
   #beginning: Promise<void> | undefined;
+  /** The ends were read back at start; partitions in memory are ahead of that from then on. */
+  #loaded = false;
   #stopping = false;
   #unflushed = new Set<PartitionLog>();
   #flushing = false;
@@ -345,11 +347,14 @@ export class Log {
     return rows[0]!.id;
   }
 
-  /** The newest epoch up to `epoch` in which the partition was written, and where its records end (KIP-101); -1 if none. */
+  /**
+   * The newest epoch up to `epoch` in which the partition was written, or else `epoch` itself, and where its records end
+   * (KIP-101); -1 for an epoch still to come. Also before anything was written: a consumer that is told -1 takes its
+   * position for lost, and may reset it to the log's end.
+   */
   async epochEnd(partition: PartitionLog, epoch: number): Promise<{ epoch: number; offset: bigint }> {
-    if (epoch >= this.epoch) {
-      return epoch === this.epoch ? { epoch, offset: partition.highWatermark } : { epoch: -1, offset: -1n };
-    }
+    if (epoch < 0 || epoch > this.epoch) return { epoch: -1, offset: -1n };
+    if (epoch === this.epoch) return { epoch, offset: partition.highWatermark };
     const { rows } = await this.#options.pool.query<{ known: number | null; next: bigint | null }>(
       `SELECT max(leader_epoch) FILTER (WHERE leader_epoch <= $3) AS known,
               min(start_offset) FILTER (WHERE leader_epoch > $3) AS next
@@ -357,7 +362,6 @@ export class Log {
       [partition.topicId, partition.partition, epoch],
     );
     const { known, next } = rows[0]!;
-    if (known === null && next === null) return { epoch: -1, offset: -1n };
     return { epoch: known ?? epoch, offset: next ?? partition.highWatermark };
   }
 
@@ -473,22 +477,14 @@ export class Log {
       },
     });
     try {
-      if (before === undefined && this.#partitions.size === 0) {
+      if (!this.#loaded) {
         await this.segments.load();
         await this.#loadEnds(term, [...topics.all()]);
+        this.#loaded = true;
       } else {
         await this.#settle();
       }
-      const sessions = await Promise.all(
-        this.#writers.map(() =>
-          Session.open(databaseUrl, {
-            applicationName: 'millrace writer',
-            onLost: error => {
-              if (this.#term === term) this.#lost(error.message);
-            },
-          }),
-        ),
-      );
+      const sessions = await this.#openWriterSessions(term);
       this.#term = term;
       sessions.forEach((session, i) => {
         this.#writerSessions[i] = session;
@@ -498,6 +494,25 @@ export class Log {
       await term.connection.end().catch(() => {});
       throw error;
     }
+  }
+
+  /** All or none: a try that fails must not keep connections, of which there may be too few for the next. */
+  async #openWriterSessions(term: Term): Promise<Session[]> {
+    const opening = await Promise.allSettled(
+      this.#writers.map(() =>
+        Session.open(this.#options.databaseUrl, {
+          applicationName: 'millrace writer',
+          onLost: error => {
+            if (this.#term === term) this.#lost(error.message);
+          },
+        }),
+      ),
+    );
+    const sessions = opening.flatMap(opened => (opened.status === 'fulfilled' ? [opened.value] : []));
+    const failed = opening.find(opened => opened.status === 'rejected');
+    if (failed === undefined) return sessions;
+    for (const session of sessions) session.destroy();
+    throw failed.reason;
   }
 
   /** Reads all ends back, at start. In chunks of topics: a transaction locks every segment it looks into. */

@@ -5,6 +5,7 @@
 import type { Logger } from 'pino';
 import { inTransaction, type Pool } from '../postgres/pool.ts';
 import type { Log } from './log.ts';
+import type { PartitionLog } from './partition-log.ts';
 import { tableOf } from './segments.ts';
 import type { TopicSettings } from './topic-config.ts';
 import type { Topic, Topics } from './topics.ts';
@@ -68,12 +69,12 @@ export class Retention {
 
   async #round(): Promise<void> {
     const { log, topics, settingsOf, logger, producerIdExpirationMs } = this.#options;
-    if (!log.leading) return;
+    if (this.#stopped || !log.leading) return;
     const now = Date.now();
     for (const partition of log.openedPartitions()) partition.producers.expire(now - producerIdExpirationMs);
     for (const segment of [...log.segments.all()]) {
       const topic = topics.byId(segment.topicId);
-      if (topic && this.#isOver(segment, settingsOf(topic), now)) log.segments.close(segment);
+      if (!topic || this.#isOver(segment, settingsOf(topic), now)) log.segments.close(segment);
     }
     await log.segments.sealRolled();
     for (const topic of [...topics.all()]) {
@@ -104,16 +105,18 @@ export class Retention {
     const bounded = settings.delete && Number.isFinite(settings.retentionBytes);
     const unsealed = bounded ? await this.#unsealedBytes(topic) : new Map<number, bigint>();
     const starts = new Map<number, bigint>();
+    const partitions = new Map<number, PartitionLog>(); // not asked for again: the topic may be deleted meanwhile
     for (let id = 0; id < topic.partitionCount; id++) {
       const partition = log.partition(topic, id);
       if (!partition) return;
+      partitions.set(id, partition);
       const rows = sealed.filter(row => row.partition_id === id);
       let bytes = rows.reduce((sum, row) => sum + row.bytes, unsealed.get(id) ?? 0n);
       let start = partition.logStartOffset;
       for (const row of rows) {
-        const expired = Number(row.max_timestamp) < now - settings.retentionMs;
+        if (!settings.delete) break;
         const excess = Number(bytes - row.bytes) >= settings.retentionBytes;
-        if (!settings.delete || !(expired || excess)) break;
+        if (!excess && (await this.#newestTime(row)) >= now - settings.retentionMs) break;
         bytes -= row.bytes;
         if (row.next_offset > start) start = row.next_offset;
       }
@@ -123,7 +126,7 @@ export class Retention {
       sealed.every(row => row.segment_id !== segmentId || row.next_offset <= starts.get(row.partition_id)!),
     );
     gone.push(...empty);
-    const moved = [...starts].filter(([id, start]) => start > log.partition(topic, id)!.logStartOffset);
+    const moved = [...starts].filter(([id, start]) => start > partitions.get(id)!.logStartOffset);
     if (gone.length === 0 && moved.length === 0) return;
     await inTransaction(pool, async client => {
       await client.query(`SELECT kafka.fence($1, $2)`, [brokerId, log.epoch]);
@@ -141,7 +144,17 @@ export class Retention {
       );
       await client.query(`UPDATE kafka.segments SET state = 'dropping' WHERE segment_id = ANY($1)`, [gone]);
     });
-    for (const [id, start] of moved) log.moveStart(log.partition(topic, id)!, start);
+    for (const [id, start] of moved) log.moveStart(partitions.get(id)!, start);
+  }
+
+  /** By which retention.ms goes, ms: of records without timestamps when they were appended, as Kafka goes by the file's time. */
+  async #newestTime(row: SealedPartition): Promise<number> {
+    if (row.max_timestamp >= 0n) return Number(row.max_timestamp);
+    const { rows } = await this.#options.pool.query<{ newest: Date }>(
+      `SELECT max(appended_at) AS newest FROM ${tableOf(row.segment_id)} WHERE partition_id = $1`,
+      [row.partition_id],
+    );
+    return rows[0]!.newest.getTime();
   }
 
   /** Bytes of each partition in segments that are not sealed: they count for retention.bytes, but are kept. */

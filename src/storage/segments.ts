@@ -185,6 +185,7 @@ export class Segments {
       `SELECT segment_id FROM kafka.segments WHERE state = 'dropping' ORDER BY segment_id`,
     );
     let dropped = 0;
+    let failure: Error | undefined;
     for (const { segment_id: id } of rows) {
       try {
         await inTransaction(this.#pool, async client => {
@@ -195,9 +196,11 @@ export class Segments {
         });
         dropped++;
       } catch (error) {
-        if ((error as { code?: string }).code !== '55P03') throw error;
+        // One that something of the user's depends on must not keep the others.
+        if ((error as { code?: string }).code !== '55P03') failure ??= error as Error;
       }
     }
+    if (failure) throw failure;
     return dropped;
   }
 

@@ -105,7 +105,7 @@ export class Connection implements Paused {
   /** Begins nothing more; closes once what was begun is answered. */
   drain(): void {
     this.#draining = true;
-    this.#socket.pause();
+    this.#socket.resume(); // what comes is thrown away, but for the end: a paused socket would not notice it
     this.#abort.abort(); // long polls end now, with what they have
     if (this.#answers.length === 0) this.#socket.end();
   }
@@ -128,13 +128,17 @@ export class Connection implements Paused {
   }
 
   #receive(chunk: Buffer): void {
+    if (this.#draining) return;
     this.#turnBegan = performance.now();
     try {
-      const frames = this.#frames.push(chunk);
-      if (frames.length > 0) {
-        this.#takeRequest(frames.length * queuedOverheadBytes);
+      const before = this.#queue.length;
+      try {
+        this.#frames.push(chunk, this.#queue);
+      } finally {
+        this.#takeRequest((this.#queue.length - before) * queuedOverheadBytes);
+      }
+      if (this.#queue.length > before) {
         this.#options.budget.release(this);
-        this.#queue.push(...frames);
         this.#tellPending();
         this.#next();
       }
@@ -175,7 +179,7 @@ export class Connection implements Paused {
   }
 
   #pauseIfOver(): void {
-    if (this.#socket.destroyed) return;
+    if (this.#socket.destroyed || this.#draining) return;
     const { budget, maxInFlightBytes } = this.#options;
     // A single frame larger than the bound must still get through, alone.
     const tooMuch = this.#held - this.#frames.reserved > maxInFlightBytes;

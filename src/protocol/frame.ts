@@ -60,9 +60,11 @@ export class FrameReader {
     return Math.min(this.#length, Math.max(2 * held, stepBytes)) - held;
   }
 
-  /** The frames that `chunk` completes, sizes cut off. Throws WireError, after which the stream cannot be followed. */
-  push(chunk: Buffer): Buffer[] {
-    const frames: Buffer[] = [];
+  /**
+   * Adds the frames that `chunk` completes, sizes cut off, to `frames`. Throws WireError, after which the stream cannot
+   * be followed; those before are in `frames`.
+   */
+  push(chunk: Buffer, frames: Buffer[] = []): Buffer[] {
     let at = 0;
     while (at < chunk.length) {
       if (this.#length < 0) {

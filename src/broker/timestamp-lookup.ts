@@ -1,13 +1,19 @@
 // From a timestamp to an offset: Postgres finds the row by its newest timestamp, the batches in it tell the batch, and
-// only that batch is decoded.
-import { decodeBatch } from '../protocol/compression.ts';
+// only that batch is looked into. Little is done at a time: rows and batches are large where it matters.
+import { decompress } from '../protocol/compression.ts';
+import { inflatedAtMost } from '../protocol/inflated-size.ts';
 import * as batchHeader from '../protocol/record-batch.ts';
-import type { Log } from '../storage/log.ts';
+import { findRecord } from '../protocol/records.ts';
 import type { PartitionLog } from '../storage/partition-log.ts';
+import type { StoredRow } from '../storage/reader.ts';
 import { cutRun } from '../storage/tail-cache.ts';
+import { Allowance } from './allowance.ts';
+import type { BrokerContext } from './context.ts';
 
 /** Of a compressed batch that is looked into. */
 const maxInflatedBytes = 64 * 1024 * 1024;
+/** Rows that are read at a time. */
+const lookups = new Allowance(4);
 
 export interface Found {
   readonly offset: bigint;
@@ -16,51 +22,72 @@ export interface Found {
   readonly leaderEpoch: number;
 }
 
-/** The first record at or past the log start whose timestamp is `timestamp` or later. */
-export async function firstRecordSince(
-  log: Log,
+/** The first record at or past the log start whose timestamp is `timestamp` or later. Rejects as decompress does. */
+export function firstRecordSince(
+  broker: BrokerContext,
   partition: PartitionLog,
   timestamp: bigint,
 ): Promise<Found | undefined> {
-  const row = await log.firstRowSince(partition, timestamp);
-  if (!row) return undefined;
-  return findIn(
-    row.records,
-    partition,
-    batch => batchHeader.maxTimestamp(batch) >= timestamp,
-    time => time >= timestamp,
-  );
+  return lookUp(broker, partition, {
+    row: () => broker.log.firstRowSince(partition, timestamp),
+    batchFits: newest => newest >= timestamp,
+    timeFits: time => time >= timestamp,
+  });
 }
 
-/** The first record with the newest timestamp of the partition. */
-export async function newestRecord(log: Log, partition: PartitionLog): Promise<Found | undefined> {
-  const row = await log.newestRow(partition);
-  if (!row) return undefined;
+/** The first record with the newest timestamp of the partition. Rejects as decompress does. */
+export function newestRecord(broker: BrokerContext, partition: PartitionLog): Promise<Found | undefined> {
   let newest = -1n;
-  for (const batch of cutRun(row.records, partition.logStartOffset)) {
-    const timestamp = batchHeader.maxTimestamp(batch);
-    if (timestamp > newest) newest = timestamp;
+  return lookUp(broker, partition, {
+    async row() {
+      const row = await broker.log.newestRow(partition);
+      for (const batch of row ? cutRun(row.records, partition.logStartOffset) : []) {
+        const timestamp = batchHeader.maxTimestamp(batch);
+        if (timestamp > newest) newest = timestamp;
+      }
+      return row;
+    },
+    batchFits: timestamp => timestamp === newest,
+    timeFits: timestamp => timestamp === newest,
+  });
+}
+
+interface Sought {
+  row(): Promise<StoredRow | undefined>;
+  /** By a batch's newest timestamp. */
+  batchFits(newest: bigint): boolean;
+  timeFits(timestamp: bigint): boolean;
+}
+
+async function lookUp(broker: BrokerContext, partition: PartitionLog, sought: Sought): Promise<Found | undefined> {
+  await lookups.take(1);
+  try {
+    const row = await sought.row();
+    for (const batch of row ? cutRun(row.records, partition.logStartOffset) : []) {
+      if (!sought.batchFits(batchHeader.maxTimestamp(batch))) continue;
+      const found = await findIn(broker, batch, partition.logStartOffset, sought.timeFits);
+      if (found) return { ...found, leaderEpoch: batchHeader.leaderEpoch(batch) };
+    }
+    return undefined;
+  } finally {
+    lookups.give(1);
   }
-  return findIn(
-    row.records,
-    partition,
-    batch => batchHeader.maxTimestamp(batch) === newest,
-    time => time === newest,
-  );
 }
 
 async function findIn(
-  records: Buffer,
-  partition: PartitionLog,
-  batchFits: (batch: Buffer) => boolean,
+  { inflation }: BrokerContext,
+  batch: Buffer,
+  from: bigint,
   timeFits: (timestamp: bigint) => boolean,
-): Promise<Found | undefined> {
-  for (const batch of cutRun(records, partition.logStartOffset)) {
-    if (!batchFits(batch)) continue;
-    const leaderEpoch = batchHeader.leaderEpoch(batch);
-    for (const { offset, timestamp } of await decodeBatch(batch, maxInflatedBytes)) {
-      if (offset >= partition.logStartOffset && timeFits(timestamp)) return { offset, timestamp, leaderEpoch };
-    }
+): Promise<{ readonly offset: bigint; readonly timestamp: bigint } | undefined> {
+  const codec = batchHeader.codec(batch);
+  const section = batch.subarray(batchHeader.headerBytes);
+  if (codec === 0) return findRecord(batch, section, from, timeFits);
+  const most = Math.min(maxInflatedBytes, inflatedAtMost(codec, section.length));
+  await inflation.take(most);
+  try {
+    return findRecord(batch, await decompress(section, codec, maxInflatedBytes), from, timeFits);
+  } finally {
+    inflation.give(most);
   }
-  return undefined;
 }

@@ -275,10 +275,14 @@ export class Log {
     return this.segments.unsealed(partition.topicId).map(segment => segment.id);
   }
 
-  /** The first row at or after the log's start with a batch of `timestamp` or later; it may lie before offset order's own. */
-  async firstRowSince(partition: PartitionLog, timestamp: bigint): Promise<StoredRow | undefined> {
+  /** The first row at or after `from` with a batch of `timestamp` or later; it may lie before offset order's own. */
+  async firstRowSince(
+    partition: PartitionLog,
+    timestamp: bigint,
+    from: bigint = partition.logStartOffset,
+  ): Promise<StoredRow | undefined> {
     for (const segmentId of await this.#segmentsSince(partition, timestamp)) {
-      const row = await this.#reader.firstSince(segmentId, partition.partition, partition.logStartOffset, timestamp);
+      const row = await this.#reader.firstSince(segmentId, partition.partition, from, timestamp);
       if (row) return row.baseOffset < partition.highWatermark ? row : undefined;
     }
     return undefined;

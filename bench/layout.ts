@@ -74,7 +74,16 @@ function payload({ topicId }: Leaf, rows: number, bytes: Buffer, day = 0n): Copy
 const copyInto = (leaf: Leaf, table = leaf.table): string =>
   `COPY ${table} (base_offset, last_offset, global_offset, max_timestamp, appended_at${leaf.topicId === undefined ? '' : ', topic_id'}, partition_id, records) FROM STDIN (FORMAT binary)`;
 
-/** Transactions of `leaves.length` COPYs, over and over: rows per second. */
+/** CPU of a process on this machine, in microseconds; undefined elsewhere. */
+function cpuOf(pid: number): number | undefined {
+  try {
+    return Number(readFileSync(`/proc/${pid}/schedstat`, 'latin1').split(' ')[0]) / 1000;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Transactions of `leaves.length` COPYs, over and over. The backend's CPU tells more than the rate on a busy machine. */
 async function appendRate(
   url: string,
   next: (turn: number) => Leaf[],
@@ -84,6 +93,7 @@ async function appendRate(
   const session = await Session.open(url, { applicationName: 'bench layout' });
   const bytes = crypto.getRandomValues(Buffer.alloc(batchBytes));
   let rows = 0;
+  const cpu = cpuOf(session.processId);
   const start = performance.now();
   for (let turn = 0; performance.now() - start < seconds * 1000; turn++) {
     const leaves = next(turn);
@@ -95,8 +105,9 @@ async function appendRate(
     rows += leaves.length * rowsEach;
   }
   const rate = (rows * 1000) / (performance.now() - start);
+  const spent = cpu === undefined ? '' : `, ${((cpuOf(session.processId)! - cpu) / rows).toFixed(0)} µs CPU a row`;
   await session.end();
-  return `${Math.round(rate)} rows/s, ${Math.round((rate * batchBytes) / 1e6)} MB/s`;
+  return `${Math.round(rate)} rows/s, ${Math.round((rate * batchBytes) / 1e6)} MB/s${spent}`;
 }
 
 /** Anonymous memory of a backend, MB, and what its memory contexts hold. */

@@ -47,13 +47,18 @@ export const fetch = handler(
 
     const wanted = session.partitions.map(partition => resolve(partition, context));
     const deadline = performance.now() + request.maxWaitMs;
+    const partitions = wanted.flatMap(({ partition }) => (partition ? [partition] : []));
+    let ends = partitions.map(partition => partition.highWatermark);
     let results = await readAll(wanted, request.maxBytes, context);
-    while (isTooLittle(results, request.minBytes)) {
+    // Of no partitions nothing will ever come: so a consumer ends its session.
+    while (wanted.length > 0 && isTooLittle(results, request.minBytes)) {
       const leftMs = deadline - performance.now();
       if (leftMs <= 0 || context.signal.aborted) break;
-      const partitions = wanted.flatMap(({ partition }) => (partition ? [partition] : []));
       release(results);
-      await awaitChange(partitions, leftMs, context.signal);
+      // What moved while others were read from Postgres has woken nobody.
+      const moved = partitions.some((partition, i) => partition.highWatermark !== ends[i]);
+      if (!moved) await awaitChange(partitions, leftMs, context.signal);
+      ends = partitions.map(partition => partition.highWatermark);
       results = await readAll(wanted, request.maxBytes, context);
     }
     const sent = results;
@@ -101,41 +106,69 @@ function resolve(request: FetchPartition, { broker }: RequestContext): Wanted {
   return { request, partition, errorCode: leaderEpochProblem(request.currentLeaderEpoch, broker.log.epoch) };
 }
 
-/** Reads the partitions in order until `maxBytes` are promised; what Postgres must be asked for is asked for at once. */
-async function readAll(wanted: readonly Wanted[], maxBytes: number, { broker }: RequestContext): Promise<Result[]> {
-  const { budget } = broker;
-  const { fetchMaxBytes, connectionInFlightBytes } = broker.settings;
-  let left = Math.min(maxBytes, fetchMaxBytes, connectionInFlightBytes, Math.max(budget.free, leastBytes));
-  let first = true;
-  return Promise.all(
-    wanted.map(async (want): Promise<Result> => {
-      const { request, partition, errorCode } = want;
-      if (!partition || errorCode !== ErrorCode.NONE) return { ...want, chunks: [], bytes: 0 };
-      if (partition.deleted) return { ...want, errorCode: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, chunks: [], bytes: 0 };
-      const atLeastOne = first && request.fetchOffset < partition.highWatermark;
-      if (atLeastOne) first = false;
-      const promised = Math.min(request.maxBytes, left);
-      if (request.fetchOffset < partition.highWatermark) left -= promised;
-      // What comes from Postgres takes memory before it is an answer; the tail cache has its own.
-      const { start } = partition.tail;
-      const taken = start === undefined || request.fetchOffset < start ? promised : 0;
-      budget.takeAnswer(taken);
-      try {
-        const { error, chunks, bytes, release } = await broker.log.read(
-          partition,
-          request.fetchOffset,
-          promised,
-          atLeastOne,
-        );
-        return { ...want, errorCode: error, chunks, bytes, release };
-      } catch (error) {
-        broker.logger.error({ err: error, partition: request.partition }, 'a read from Postgres failed');
-        return { ...want, errorCode: ErrorCode.KAFKA_STORAGE_ERROR, chunks: [], bytes: 0 };
-      } finally {
-        budget.giveAnswer(taken);
-      }
-    }),
+/**
+ * Reads the partitions in order until `maxBytes` are read. Each is promised what it may take; what Postgres must be asked
+ * for is asked for at once, and what promises leave over goes to the partitions that come next.
+ */
+async function readAll(wanted: readonly Wanted[], maxBytes: number, context: RequestContext): Promise<Result[]> {
+  const { budget, settings } = context.broker;
+  let left = Math.min(
+    maxBytes,
+    settings.fetchMaxBytes,
+    settings.connectionInFlightBytes,
+    Math.max(budget.free, leastBytes),
   );
+  let first = true;
+  const results: Result[] = [];
+  while (results.length < wanted.length) {
+    const reads: Promise<Result>[] = [];
+    let promisedBytes = 0;
+    for (let i = results.length; i < wanted.length && (left > 0 || promisedBytes === 0); i++) {
+      const want = wanted[i]!;
+      const { request, partition, errorCode } = want;
+      const hasMore = partition && errorCode === ErrorCode.NONE && request.fetchOffset < partition.highWatermark;
+      const promised = hasMore ? Math.min(Math.max(request.maxBytes, 0), Math.max(left, 0)) : 0;
+      left -= promised;
+      promisedBytes += promised;
+      reads.push(readOne(want, promised, Boolean(first && hasMore), context));
+      if (hasMore) first = false;
+    }
+    for (const result of await Promise.all(reads)) {
+      results.push(result);
+      promisedBytes -= result.bytes;
+    }
+    left += promisedBytes;
+  }
+  return results;
+}
+
+async function readOne(
+  want: Wanted,
+  promised: number,
+  atLeastOne: boolean,
+  { broker }: RequestContext,
+): Promise<Result> {
+  const { request, partition, errorCode } = want;
+  if (!partition || errorCode !== ErrorCode.NONE) return { ...want, chunks: [], bytes: 0 };
+  if (partition.deleted) return { ...want, errorCode: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, chunks: [], bytes: 0 };
+  // What comes from Postgres takes memory before it is an answer; the tail cache has its own.
+  const { start } = partition.tail;
+  const taken = start === undefined || request.fetchOffset < start ? promised : 0;
+  broker.budget.takeAnswer(taken);
+  try {
+    const { error, chunks, bytes, release } = await broker.log.read(
+      partition,
+      request.fetchOffset,
+      promised,
+      atLeastOne,
+    );
+    return { ...want, errorCode: error, chunks, bytes, release };
+  } catch (error) {
+    broker.logger.error({ err: error, partition: request.partition }, 'a read from Postgres failed');
+    return { ...want, errorCode: ErrorCode.KAFKA_STORAGE_ERROR, chunks: [], bytes: 0 };
+  } finally {
+    broker.budget.giveAnswer(taken);
+  }
 }
 
 function isTooLittle(results: readonly Result[], minBytes: number): boolean {

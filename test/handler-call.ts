@@ -1,6 +1,7 @@
 // Calls a handler as a connection does, codec included: the request is written and read back in the version asked
 // for, and so is the answer. What a test sees is what a client of that version would.
 import { pino } from 'pino';
+import { Allowance } from '../src/broker/allowance.ts';
 import type { BrokerContext } from '../src/broker/context.ts';
 import type { Handler } from '../src/broker/handler.ts';
 import { readRequest, readResponse, writeRequest, writeResponse } from '../src/protocol/compile.ts';
@@ -48,6 +49,7 @@ export function topicBroker(
     advertised: { host: 'broker.example', port: 9092 },
     topics,
     serverDefaults: serverDefaults(all),
+    inflation: new Allowance(all.inFlightBytes),
     logger: pino({ level: 'silent' }),
     ...rest,
   } as BrokerContext;

@@ -17,6 +17,7 @@ import { segmentRules } from '../storage/segment-rules.ts';
 import { serverDefaults } from '../storage/server-defaults.ts';
 import { effectiveConfig } from '../storage/topic-config.ts';
 import { Topics } from '../storage/topics.ts';
+import { Allowance } from './allowance.ts';
 import { Budget } from './budget.ts';
 import type { BrokerContext } from './context.ts';
 import { Dispatcher } from './dispatch.ts';
@@ -141,6 +142,7 @@ export class Broker implements Part {
       groups,
       fetchSessions: new FetchSessions(settings.maxIncrementalFetchSessionCacheSlots),
       budget,
+      inflation: new Allowance(settings.inFlightBytes),
       logger,
       served: handlers.map(({ api, versions }) => ({ key: api.key, versions })),
     };

@@ -5,6 +5,7 @@ import type { Log } from '../storage/log.ts';
 import type { Offsets } from '../storage/offsets.ts';
 import type { ServerDefaults } from '../storage/topic-config.ts';
 import type { Topics } from '../storage/topics.ts';
+import type { Allowance } from './allowance.ts';
 import type { Budget } from './budget.ts';
 import type { FetchSessions } from './fetch-sessions.ts';
 import type { GroupCoordinator } from './groups/coordinator.ts';
@@ -24,6 +25,8 @@ export interface BrokerContext {
   readonly groups: GroupCoordinator;
   readonly fetchSessions: FetchSessions;
   readonly budget: Budget;
+  /** Bytes that compressed batches have become, or may become, on their way through: requests are charged less. */
+  readonly inflation: Allowance;
   readonly logger: Logger;
   /** What ApiVersions tells: each served API with its first and last version. */
   readonly served: readonly { readonly key: number; readonly versions: readonly [number, number] }[];

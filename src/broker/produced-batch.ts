@@ -2,9 +2,11 @@
 // ProduceRequest.validateRecords and LogValidator), and the form in which it is stored.
 import { CompressionError, codecNumber, RecordCountError, recompress } from '../protocol/compression.ts';
 import { ErrorCode } from '../protocol/errors.ts';
+import { inflatedAtMost } from '../protocol/inflated-size.ts';
 import * as batchHeader from '../protocol/record-batch.ts';
 import { holdsRecords } from '../protocol/records.ts';
 import type { TopicSettings } from '../storage/topic-config.ts';
+import type { Allowance } from './allowance.ts';
 
 export interface BatchProblem {
   readonly code: number;
@@ -85,18 +87,36 @@ function checkTimestamp(records: Buffer, settings: TopicSettings, now: number): 
 /** How much a batch may grow when it is stored uncompressed: a bomb is refused, not inflated. */
 const growth = 16;
 
-/** The bytes to store: the producer's own, or a promise of them rewritten to the topic's compression.type. */
-export function storedForm(batch: Buffer, settings: TopicSettings): Buffer | Promise<Buffer | BatchProblem> {
+/**
+ * The bytes to store: the producer's own, or a promise of them rewritten to the topic's compression.type. Rewritten
+ * bytes are held in `inflation` until the caller gives them back.
+ */
+export function storedForm(
+  batch: Buffer,
+  settings: TopicSettings,
+  inflation: Allowance,
+): Buffer | Promise<Buffer | BatchProblem> {
   const wanted = settings.compressionType;
   if (wanted === 'producer') return batch;
   const codec = codecNumber(wanted === 'uncompressed' ? 'none' : wanted);
   if (batchHeader.codec(batch) === codec) return batch;
-  return recompress(batch, codec, {
-    maxBytes: settings.maxMessageBytes * growth,
-    level: settings.compressionLevel,
-  }).catch((error: unknown) => {
+  return rewrite(batch, codec, settings, inflation).catch((error: unknown) => {
     if (!(error instanceof CompressionError)) throw error;
     if (error instanceof RecordCountError) return invalid(error.message);
     return error.tooLarge ? { code: ErrorCode.MESSAGE_TOO_LARGE, message: error.message } : corrupt(error.message);
   });
+}
+
+async function rewrite(batch: Buffer, codec: number, settings: TopicSettings, inflation: Allowance): Promise<Buffer> {
+  const maxBytes = settings.maxMessageBytes * growth;
+  const most = Math.min(maxBytes, inflatedAtMost(batchHeader.codec(batch), batch.length));
+  await inflation.take(most);
+  let kept = 0;
+  try {
+    const rewritten = await recompress(batch, codec, { maxBytes, level: settings.compressionLevel });
+    kept = rewritten.length;
+    return rewritten;
+  } finally {
+    inflation.give(most - kept);
+  }
 }

@@ -29,7 +29,7 @@ export function firstRecordSince(
   timestamp: bigint,
 ): Promise<Found | undefined> {
   return lookUp(broker, partition, {
-    row: () => broker.log.firstRowSince(partition, timestamp),
+    row: from => broker.log.firstRowSince(partition, timestamp, from),
     batchFits: newest => newest >= timestamp,
     timeFits: time => time >= timestamp,
   });
@@ -39,7 +39,8 @@ export function firstRecordSince(
 export function newestRecord(broker: BrokerContext, partition: PartitionLog): Promise<Found | undefined> {
   let newest = -1n;
   return lookUp(broker, partition, {
-    async row() {
+    async row(from) {
+      if (from > partition.logStartOffset) return undefined; // there was one, and it was not in it
       const row = await broker.log.newestRow(partition);
       for (const batch of row ? cutRun(row.records, partition.logStartOffset) : []) {
         const timestamp = batchHeader.maxTimestamp(batch);
@@ -53,7 +54,8 @@ export function newestRecord(broker: BrokerContext, partition: PartitionLog): Pr
 }
 
 interface Sought {
-  row(): Promise<StoredRow | undefined>;
+  /** The next row that may hold the record, at or after `from`. */
+  row(from: bigint): Promise<StoredRow | undefined>;
   /** By a batch's newest timestamp. */
   batchFits(newest: bigint): boolean;
   timeFits(timestamp: bigint): boolean;
@@ -62,11 +64,14 @@ interface Sought {
 async function lookUp(broker: BrokerContext, partition: PartitionLog, sought: Sought): Promise<Found | undefined> {
   await lookups.take(1);
   try {
-    const row = await sought.row();
-    for (const batch of row ? cutRun(row.records, partition.logStartOffset) : []) {
-      if (!sought.batchFits(batchHeader.maxTimestamp(batch))) continue;
-      const found = await findIn(broker, batch, partition.logStartOffset, sought.timeFits);
-      if (found) return { ...found, leaderEpoch: batchHeader.leaderEpoch(batch) };
+    // A row's newest timestamp may be that of a record before the log start; then the next row is asked for.
+    const start = partition.logStartOffset;
+    for (let row = await sought.row(start); row; row = await sought.row(row.lastOffset + 1n)) {
+      for (const batch of cutRun(row.records, start)) {
+        if (!sought.batchFits(batchHeader.maxTimestamp(batch))) continue;
+        const found = await findIn(broker, batch, start, sought.timeFits);
+        if (found) return { ...found, leaderEpoch: batchHeader.leaderEpoch(batch) };
+      }
     }
     return undefined;
   } finally {

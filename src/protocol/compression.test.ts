@@ -13,7 +13,7 @@ import {
   decompress,
   recompress,
 } from './compression.ts';
-import { lz4Bound, zstdBound } from './inflated-size.ts';
+import { inflatedAtMost, lz4Bound, zstdBound } from './inflated-size.ts';
 import * as header from './record-batch.ts';
 import { buildBatch, readRecords } from './records.ts';
 
@@ -108,4 +108,13 @@ test('bounds: lz4 is exact where it matters, zstd counts whole blocks', () => {
 test('gzip of several members is read whole', async () => {
   const two = Buffer.concat([gzipSync(Buffer.from('one ')), gzipSync(Buffer.from('two'))]);
   assert.equal((await decompress(two, 1, limit)).toString(), 'one two');
+});
+
+test('zeros, which compress best, become no more than is reckoned with', async () => {
+  for (const codec of codecNames.keys()) {
+    for (const bytes of [1, 1000, 1_000_000]) {
+      const compressed = await compress(Buffer.alloc(bytes), codec);
+      assert.ok(inflatedAtMost(codec, compressed.length) >= bytes, codecNames[codec]);
+    }
+  }
 });

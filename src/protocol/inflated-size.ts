@@ -37,6 +37,12 @@ class Cursor {
   }
 }
 
+/** What one byte can become at the most, by codec number: none, gzip, snappy, lz4, and zstd, which repeats a byte for a block. */
+const growth = [1, 1032, 22, 255, 32_768];
+
+/** The most that so many bytes can become, without looking at them. */
+export const inflatedAtMost = (codec: number, bytes: number): number => bytes * (growth[codec] ?? 1);
+
 /** The most that lz4 frames can become; exact where a looser bound would pass `limit`. */
 export function lz4Bound(bytes: Buffer, limit: number): number {
   const loose = lz4Frames(bytes, (length, maxBlock) => Math.min(maxBlock, length * lz4Growth));

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
 import * as header from './record-batch.ts';
-import { buildBatch, holdsRecords, type NewRecord, readRecords } from './records.ts';
+import { buildBatch, findRecord, holdsRecords, type NewRecord, readRecords } from './records.ts';
 import { WireError } from './wire.ts';
 
 const plain = { noNullPrototype: true };
@@ -32,6 +32,30 @@ test('a batch gives back the records it was built of', () => {
         records.map((record, i) => ({ offset: baseOffset + BigInt(i), ...record })),
       );
     }),
+  );
+});
+
+test('a record is found by its time as if all were read', () => {
+  const times = fc.array(fc.bigInt({ min: -5n, max: 2n ** 41n }), { minLength: 1, maxLength: 20 });
+  fc.assert(
+    fc.property(
+      times,
+      fc.nat(20),
+      fc.bigInt({ min: -5n, max: 2n ** 41n }),
+      fc.boolean(),
+      (times, skip, since, append) => {
+        const value = Buffer.from('value');
+        const batch = buildBatch({ baseOffset: 100n, records: times.map(timestamp => ({ timestamp, value })) });
+        if (append) header.stampAppendTime(batch, 0, 2n ** 40n);
+        const section = batch.subarray(header.headerBytes);
+        const from = 100n + BigInt(skip);
+        const expected = readRecords(batch, section).find(record => record.offset >= from && record.timestamp >= since);
+        assert.deepEqual(
+          findRecord(batch, section, from, timestamp => timestamp >= since),
+          expected && { offset: expected.offset, timestamp: expected.timestamp },
+        );
+      },
+    ),
   );
 });
 

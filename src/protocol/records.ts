@@ -140,6 +140,33 @@ export function readRecords(batch: Buffer, section: Buffer): LogRecord[] {
   return records;
 }
 
+/**
+ * The first record from `from` on whose timestamp fits, found without reading the others' keys, values and headers.
+ * `section` is what follows the header of `batch`, uncompressed. Throws WireError.
+ */
+export function findRecord(
+  batch: Buffer,
+  section: Buffer,
+  from: bigint,
+  fits: (timestamp: bigint) => boolean,
+): { readonly offset: bigint; readonly timestamp: bigint } | undefined {
+  const base = baseOffset(batch);
+  const firstTimestamp = baseTimestamp(batch);
+  const appendTime = isLogAppendTime(batch) ? maxTimestamp(batch) : undefined;
+  const cursor = new RecordCursor(section);
+  for (let count = recordCount(batch); count > 0; count--) {
+    const end = cursor.begin();
+    const timestamp = appendTime ?? firstTimestamp + cursor.varlong();
+    if (fits(timestamp)) {
+      if (appendTime !== undefined) cursor.varlong();
+      const offset = base + BigInt(cursor.varint());
+      if (offset >= from) return { offset, timestamp };
+    }
+    cursor.at = end;
+  }
+  return undefined;
+}
+
 /** Whether `section` is `count` records, one after another, each as long as it says; what is in them is not read. */
 export function holdsRecords(section: Buffer, count: number): boolean {
   const cursor = new RecordCursor(section);

@@ -31,14 +31,14 @@ export const produce = handler(Produce, async (request, context) => {
   if (rewriting.length > 0) await Promise.all(rewriting);
   context.readyForNext();
 
-  const pending: PendingAppend[] = [];
+  const pending: Appending[] = [];
   const answers = begun.map(async ({ name, topicId, partitions }) => ({
     name,
     topicId,
     partitionResponses: await Promise.all(
       (await Promise.all(partitions)).map(async partition => {
         if ('errorCode' in partition) return partition;
-        pending.push(partition.append);
+        pending.push(partition);
         return answerOf(partition, await partition.append.result);
       }),
     ),
@@ -47,7 +47,10 @@ export const produce = handler(Produce, async (request, context) => {
     request.acks === 0 || request.timeoutMs <= 0 // Kafka's is a time for replicas, of which there are none here
       ? undefined
       : setTimeout(() => {
-          for (const append of pending) context.hold(append.expire(ErrorCode.REQUEST_TIMED_OUT));
+          for (const appending of pending) {
+            appending.expired = appending.append.expire(ErrorCode.REQUEST_TIMED_OUT);
+            context.hold(appending.expired);
+          }
         }, request.timeoutMs);
   const responses = await Promise.all(answers);
   clearTimeout(timer);
@@ -62,6 +65,8 @@ interface Appending {
   readonly index: number;
   readonly partition: PartitionLog;
   readonly append: PendingAppend;
+  /** When its time has passed: resolves when its bytes are needed no more. */
+  expired?: Promise<void>;
 }
 type Begun = Appending | PartitionAnswer;
 
@@ -90,14 +95,19 @@ function begin(
   const problem = checkBatch(data.records, apiVersion, settings, Date.now());
   if (problem) return refuse(problem.code, problem.message);
   const appendTime = settings.timestampType === 'LogAppendTime';
-  const append = (batch: Buffer): Begun => ({
+  const append = (batch: Buffer): Appending => ({
     index,
     partition,
     append: broker.log.append(topic, partition, batch, acks, appendTime),
   });
-  const stored = storedForm(data.records!, settings);
+  const stored = storedForm(data.records!, settings, broker.inflation);
   if (Buffer.isBuffer(stored)) return append(stored);
-  return stored.then(batch => (Buffer.isBuffer(batch) ? append(batch) : refuse(batch.code, batch.message)));
+  return stored.then(batch => {
+    if (!Buffer.isBuffer(batch)) return refuse(batch.code, batch.message);
+    const appending = append(batch);
+    void appending.append.result.then(() => appending.expired).then(() => broker.inflation.give(batch.length));
+    return appending;
+  });
 }
 
 function answerOf({ index, partition }: Appending, result: AppendResult): PartitionAnswer {

@@ -1,10 +1,10 @@
 // ListOffsets, versions 1 to 11: latest (-1), earliest (-2), the offset with the newest timestamp (-3, KIP-734), earliest
 // local (-4, the log start: nothing is tiered), latest tiered (-5, none), or the first record of a timestamp or later.
 // There are no open transactions, so read_committed and read_uncommitted agree.
-import { CompressionError, CompressionError } from '../../protocol/compression.ts';
+import { CompressionError } from '../../protocol/compression.ts';
 import { ErrorCode } from '../../protocol/errors.ts';
 import { ListOffsets } from '../../protocol/messages/02-list-offsets.ts';
-import { WireError, WireError } from '../../protocol/wire.ts';
+import { WireError } from '../../protocol/wire.ts';
 import type { PartitionLog } from '../../storage/partition-log.ts';
 import type { RequestContext } from '../context.ts';
 import { handler } from '../handler.ts';

@@ -74,7 +74,7 @@ CREATE VIEW kafka.messages AS
 SELECT t.name AS topic, p.partition_id AS partition, m.partition_offset,
        r.global_offset + (m.partition_offset - r.base_offset) AS global_offset,
        kafka.timestamp_of(m.timestamp_ms) AS "timestamp", m.key, m.value,
-       kafka.decode_headers(m.raw_headers) AS headers, kafka.codec_name(m.codec) AS codec
+       coalesce(kafka.decode_headers(m.raw_headers), '{}') AS headers, kafka.codec_name(m.codec) AS codec
 FROM kafka.topics t
 CROSS JOIN LATERAL kafka.partition_starts(t.topic_id) p
 CROSS JOIN LATERAL kafka.log_pieces(t.topic_id, p.partition_id, p.log_start_offset) l
@@ -121,7 +121,7 @@ BEGIN
       FOR batches IN SELECT * FROM kafka.segment_rows(id, partition, next_offset, 9223372036854775807, rows_at_once) LOOP
         IF remaining <= 0 THEN RETURN; END IF;
         RETURN QUERY SELECT m.partition_offset, batches.global_offset + (m.partition_offset - batches.base_offset),
-            kafka.timestamp_of(m.timestamp_ms), m.key, m.value, kafka.decode_headers(m.raw_headers), kafka.codec_name(m.codec)
+            kafka.timestamp_of(m.timestamp_ms), m.key, m.value, coalesce(kafka.decode_headers(m.raw_headers), '{}'), kafka.codec_name(m.codec)
           FROM kafka.decode_batches(batches.records, next_offset, batches.last_offset) m LIMIT remaining;
         GET DIAGNOSTICS emitted = ROW_COUNT;
         remaining := remaining - emitted;

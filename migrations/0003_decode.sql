@@ -96,7 +96,7 @@ CREATE FUNCTION kafka.decode_batches(records bytea, from_offset bigint DEFAULT 0
   RETURNS TABLE (partition_offset bigint, timestamp_ms bigint, key bytea, value bytea, raw_headers bytea, codec int)
   LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE ROWS 10 AS $$
 DECLARE
-  sane CONSTANT bigint := 4611686018427387904;  -- what may be added to without overflow
+  sane CONSTANT bigint := 2305843009213693952;  -- two such can be added without overflow
   b bytea := records || '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea;
   total int := length(records);
   pos int := 0;        -- where the batch begins
@@ -187,7 +187,8 @@ BEGIN
           RAISE WARNING 'the record batch at offset % is damaged: its record % of % cannot be read', base_offset, i + 1, record_count;
           EXIT;
         END IF;
-        timestamp_ms := coalesce(common_timestamp, base_timestamp + wide.timestamp_delta);
+        timestamp_ms := coalesce(common_timestamp,
+          CASE WHEN wide.timestamp_delta BETWEEN -sane AND sane THEN base_timestamp + wide.timestamp_delta END);
         partition_offset := base_offset + wide.offset_delta;
         key := wide.key;
         value := wide.value;

@@ -237,6 +237,22 @@ test('a timestamp that Postgres cannot hold is NULL', async () => {
   );
 });
 
+test('timestamps out of all bounds are NULL, not an overflow', async () => {
+  const most = 2n ** 63n - 1n;
+  for (const [baseTimestamp, timestamp] of [
+    [2n ** 61n, 2n ** 61n + most],
+    [-(2n ** 61n), -(2n ** 61n) - most],
+    [most, most - 5n],
+  ] as const) {
+    const records = [{ offsetDelta: 0, timestamp, key: null, value: null, headers: [] }];
+    const row = await encodeBatch({ baseOffset: 0n, baseTimestamp, maxTimestamp: 0n, records });
+    assert.deepEqual(
+      (await decode(row)).map(record => record.timestamp),
+      [null],
+    );
+  }
+});
+
 test('damage costs the damaged batch at most, and never the query', { timeout: 120_000 }, async () => {
   const first = await plainBatch(0n, 5);
   const second = await plainBatch(5n, 5);

@@ -91,13 +91,10 @@ export function lines() {
   const file = join(cache, 'lines.txt');
   if (existsSync(file) && statSync(file).size > 0) return { file };
   mkdirSync(cache, { recursive: true });
-  const paragraphs = readPackageIndex();
-  let text = paragraphs.replaceAll(/\n\n+/g, '\n').replace(/^\n/, '');
+  const text = (readPackageIndex() || readDocumentation()).replaceAll(/\n\n+/g, '\n').replace(/^\n/, '');
   const count = text.split('\n').length - 1;
-  if (count === 0) return { missing: 'no Debian package index (apt-get update)' };
-  // An index of fewer lines, as for one suite of packages only, is repeated until there are a million.
-  text = text.repeat(Math.ceil(1_000_000 / count));
-  writeFileSync(file, text);
+  // What has fewer lines is repeated until there are a million.
+  writeFileSync(file, text.repeat(Math.ceil(1_000_000 / count)));
   return { file };
 }
 
@@ -105,4 +102,14 @@ export function lines() {
 function readPackageIndex() {
   const index = spawnSync('apt-cache', ['dumpavail'], { encoding: 'utf8', maxBuffer: 2 ** 30 });
   return index.status === 0 ? index.stdout : '';
+}
+
+/** Elsewhere than on Debian: the documentation of the installed packages. */
+function readDocumentation() {
+  const modules = join(root, 'node_modules');
+  const files = readdirSync(modules, { recursive: true }).filter(name => name.endsWith('.md'));
+  return files
+    .sort()
+    .map(name => `${readFileSync(join(modules, name), 'utf8').trimEnd()}\n`)
+    .join('');
 }

@@ -30,6 +30,8 @@ interface Answer {
   /** Work that goes on with the request's bytes after its answer. */
   held: Promise<unknown>[] | undefined;
   whenSent: (() => void)[] | undefined;
+  /** Whether nobody reads the frame any more once the answer is given and what is held has ended. */
+  reusable: boolean;
 }
 
 /** What a request costs in memory beyond its bytes: while it waits, and once it has begun (a small Produce, measured). */
@@ -252,7 +254,14 @@ export class Connection implements Paused {
 
   async #serve(frame: Buffer): Promise<void> {
     const { dispatcher, logger, onServed } = this.#options;
-    const answer: Answer = { frame, chunks: undefined, done: false, held: undefined, whenSent: undefined };
+    const answer: Answer = {
+      frame,
+      chunks: undefined,
+      done: false,
+      held: undefined,
+      whenSent: undefined,
+      reusable: true,
+    };
     this.#answers.push(answer);
     this.#takeRequest(begunOverheadBytes);
     this.#ready = false;
@@ -286,6 +295,8 @@ export class Connection implements Paused {
         this.#refuse(error);
       } else {
         logger.error({ err: error, client: this.#clientHost }, 'a request failed; its connection is closed');
+        // What it had begun may still read its bytes, so they are left to the collector.
+        answer.reusable = false;
         this.close('a request failed');
       }
     }
@@ -328,10 +339,10 @@ export class Connection implements Paused {
     return budget.answersOver || this.#socket.writableLength > maxInFlightBytes;
   }
 
-  #releaseRequest({ frame, held }: Answer): void {
+  #releaseRequest({ frame, held, reusable }: Answer): void {
     const release = () => {
       this.#giveRequest(frame.length + queuedOverheadBytes + begunOverheadBytes);
-      this.#options.memory.give(frame);
+      if (reusable) this.#options.memory.give(frame);
     };
     if (held) void Promise.allSettled(held).then(release);
     else release();

@@ -30,7 +30,8 @@ export interface PartitionState {
 }
 
 const evictableAfterMs = 120_000;
-const maxPartitionsPerSession = 100_000;
+/** Of all sessions together: some 300 bytes each. */
+const maxPartitions = 200_000;
 
 const partitionKey = (p: { topicName: string; topicId: string; partition: number }): string =>
   `${p.topicName}\0${p.topicId}\0${p.partition}`;
@@ -71,6 +72,7 @@ export interface FetchContext {
 export class FetchSessions {
   readonly #slots: number;
   readonly #sessions = new Map<number, Session>();
+  #partitions = 0;
 
   constructor(slots: number) {
     this.#slots = slots;
@@ -88,13 +90,13 @@ export class FetchSessions {
     forgotten: readonly { topicName: string; topicId: string; partition: number }[],
   ): FetchContext | { readonly errorCode: number } {
     if (sessionEpoch === -1) {
-      this.#sessions.delete(sessionId);
+      this.#drop(sessionId);
       return { sessionId: 0, partitions, include: () => true };
     }
     if (sessionEpoch === 0) {
-      this.#sessions.delete(sessionId);
-      const session = partitions.length <= maxPartitionsPerSession ? this.#create() : undefined;
-      session?.update(partitions, []);
+      this.#drop(sessionId);
+      const session = this.#partitions + partitions.length <= maxPartitions ? this.#create() : undefined;
+      if (session) this.#update(session, partitions, []);
       const include = session ? includeFirst(session) : () => true;
       return { sessionId: session?.id ?? 0, partitions, include };
     }
@@ -105,9 +107,9 @@ export class FetchSessions {
     session.usedAt = Date.now();
     this.#sessions.delete(session.id);
     this.#sessions.set(session.id, session); // in order of use
-    session.update(partitions, forgotten);
-    if (session.partitions.size > maxPartitionsPerSession) {
-      this.#sessions.delete(session.id);
+    this.#update(session, partitions, forgotten);
+    if (this.#partitions > maxPartitions) {
+      this.#drop(session.id);
       return { errorCode: ErrorCode.FETCH_SESSION_ID_NOT_FOUND };
     }
     return {
@@ -117,11 +119,22 @@ export class FetchSessions {
     };
   }
 
+  #update(session: Session, ...change: Parameters<Session['update']>): void {
+    this.#partitions -= session.partitions.size;
+    session.update(...change);
+    this.#partitions += session.partitions.size;
+  }
+
+  #drop(sessionId: number): void {
+    this.#partitions -= this.#sessions.get(sessionId)?.partitions.size ?? 0;
+    this.#sessions.delete(sessionId);
+  }
+
   #create(): Session | undefined {
     if (this.#sessions.size >= this.#slots) {
       const [oldest] = this.#sessions.values();
       if (!oldest || Date.now() - oldest.usedAt < evictableAfterMs) return undefined;
-      this.#sessions.delete(oldest.id);
+      this.#drop(oldest.id);
     }
     let id = randomInt(1, 0x7fff_ffff);
     while (this.#sessions.has(id)) id = randomInt(1, 0x7fff_ffff);

@@ -42,6 +42,8 @@ export class Listener {
         server.once('error', error => reject(listenError(error, host, port)));
         server.listen({ host, port, backlog: 1024 }, resolve);
       });
+      // Later: no file descriptors are left, for one. Who is connected goes on; others try again.
+      server.on('error', error => this.#options.logger.error({ err: error }, 'a connection could not be accepted'));
     }
   }
 

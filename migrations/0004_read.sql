@@ -86,7 +86,8 @@ CROSS JOIN LATERAL kafka.decode_batches(r.records, p.log_start_offset, r.last_of
 CREATE VIEW kafka.record_batches AS
 SELECT t.name AS topic, p.partition_id AS partition, r.base_offset, r.last_offset, octet_length(r.records) AS bytes,
        kafka.timestamp_of(r.max_timestamp) AS max_timestamp, r.appended_at,
-       kafka.codec_name(get_byte(substr(r.records, 23, 1), 0) & 7) AS codec, l.segment_id
+       kafka.codec_name(CASE WHEN octet_length(r.records) > 22 THEN get_byte(substr(r.records, 23, 1), 0) & 7 END) AS codec,
+       l.segment_id
 FROM kafka.topics t
 CROSS JOIN LATERAL kafka.partition_starts(t.topic_id) p
 CROSS JOIN LATERAL kafka.log_pieces(t.topic_id, p.partition_id, p.log_start_offset) l

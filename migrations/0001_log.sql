@@ -112,7 +112,7 @@ END $$;
 -- Where the log of each partition of these topics ends: what a broker reads back when it takes the lead. The newest
 -- row of a partition is one backward index probe in the newest segment that has any of it: looked for in the open
 -- segments, known of the sealed ones. The floors answer where every segment is gone. Locks every segment it looks
--- into: ask for some hundred topics at a time (1,000 topics of 10 partitions, 200 at a time: 0.4 s).
+-- into: ask for some hundred topics at a time (1,000 topics of 10 partitions and 30 segments: 0.75 s of CPU).
 CREATE FUNCTION kafka.log_ends(topic_ids int[])
 RETURNS TABLE (topic_id int, partition_id int, next_offset bigint, next_global_offset bigint)
 LANGUAGE plpgsql STABLE AS $$

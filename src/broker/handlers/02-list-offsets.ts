@@ -47,9 +47,12 @@ export const listOffsets = handler(
             try {
               return { partitionIndex, errorCode, ...(await find(partition, timestamp, context)) };
             } catch (error) {
-              context.broker.logger.error({ err: error, topic: name, partitionIndex }, 'an offset was not found');
-              // Stored bytes that are no records are their producer's fault, not a bad request of this client.
+              // Stored bytes that are no records are their producer's fault: no failure here, nor a bad request.
               const corrupt = error instanceof WireError || error instanceof CompressionError;
+              context.broker.logger[corrupt ? 'warn' : 'error'](
+                { err: error, topic: name, partitionIndex },
+                'an offset was not found',
+              );
               return { partitionIndex, errorCode: corrupt ? ErrorCode.CORRUPT_MESSAGE : ErrorCode.KAFKA_STORAGE_ERROR };
             }
           }),

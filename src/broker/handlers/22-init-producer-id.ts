@@ -11,5 +11,10 @@ export const initProducerId = handler(InitProducerId, async (request, { broker }
   if (request.transactionalId !== null) {
     return { errorCode: ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, producerEpoch: -1 };
   }
-  return { errorCode: ErrorCode.NONE, producerId: await broker.log.newProducerId(), producerEpoch: 0 };
+  try {
+    return { errorCode: ErrorCode.NONE, producerId: await broker.log.newProducerId(), producerEpoch: 0 };
+  } catch (error) {
+    broker.logger.warn({ err: error }, 'Postgres gave no producer id');
+    return { errorCode: ErrorCode.COORDINATOR_NOT_AVAILABLE, producerEpoch: -1 };
+  }
 });

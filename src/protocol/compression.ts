@@ -1,10 +1,11 @@
 // The codecs of record batches: gzip, snappy (raw, or in the framing of snappy-java), lz4 frames and zstd. Everything
-// runs off the event loop. What a batch would grow to is bounded before it is inflated, so that a bomb is
+// runs on the native thread pool. What a batch would grow to is bounded before it is inflated, so that a bomb is
 // refused and not unpacked; batches are rewritten with `recompress`.
 import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
 import { Decoder, Encoder } from '@toondepauw/node-zstd';
-import { onCodecThread } from './codec-thread.ts';
+import { compressFrame, decompressFrame } from 'lz4-napi';
+import * as snappy from 'snappy';
 import { lz4Bound, zstdBound } from './inflated-size.ts';
 import { batchBytes, codec as codecOf, headerBytes, recordCount, replaceRecords } from './record-batch.ts';
 import { holdsRecords, type LogRecord, readRecords } from './records.ts';
@@ -84,18 +85,21 @@ function snappyBlocks(bytes: Buffer): Buffer[] {
   return blocks;
 }
 
+const uncompressSnappy = (block: Buffer): Promise<Buffer> =>
+  snappy.uncompress(block, { asBuffer: true }) as Promise<Buffer>;
+
 const snappyCodec: Codec = {
   async decompress(bytes, maxBytes) {
     const blocks = snappyBlocks(bytes);
     let total = 0;
     for (const block of blocks) total += snappyLength(block);
     if (total > maxBytes) refuse(total, maxBytes);
-    const parts = await Promise.all(blocks.map(block => onCodecThread('snappy uncompress', block)));
-    return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+    if (blocks.length === 1) return uncompressSnappy(blocks[0]!);
+    return Buffer.concat(await Promise.all(blocks.map(uncompressSnappy)));
   },
   async compress(bytes) {
     // One block: readers of the framing take any length, and all of Kafka's clients read the framing.
-    const block = await onCodecThread('snappy compress', bytes);
+    const block = await snappy.compress(bytes);
     const length = Buffer.alloc(4);
     length.writeInt32BE(block.length);
     return Buffer.concat([xerialHeader, length, block]);
@@ -106,9 +110,9 @@ const lz4: Codec = {
   async decompress(bytes, maxBytes) {
     const bound = lz4Bound(bytes, maxBytes);
     if (bound > maxBytes) refuse(bound, maxBytes);
-    return onCodecThread('lz4 uncompress', bytes);
+    return decompressFrame(bytes);
   },
-  compress: bytes => onCodecThread('lz4 compress', bytes),
+  compress: bytes => compressFrame(bytes),
 };
 
 type ZstdOptions = { maxOutputLength?: number; params?: Record<number, number> };

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { after, before, test } from 'node:test';
 import { createDatabase, type TestDatabase } from '../../test/database.ts';
-import { eventually, openLog } from '../../test/open-log.ts';
+import { batchOf, eventually, openLog } from '../../test/open-log.ts';
 import type { Pool } from '../postgres/pool.ts';
+import { ErrorCode } from '../protocol/errors.ts';
 
 let database: TestDatabase;
 
@@ -165,6 +166,49 @@ test('a term that cannot begin leaves no connections behind', async t => {
   wire.refuse = () => false;
   await eventually(() => log.leading);
   assert.equal((await append(await createTopic('after-the-tries'))).error, 0);
+});
+
+test('what has timed out is let go while there is no lead, and is not in the log afterwards', async t => {
+  const url = new URL(database.url);
+  const wire = new Wire(url);
+  url.port = String(await wire.listen());
+  const { log, createTopic, append, partition } = await openLog(database, { databaseUrl: url.href });
+  t.after(() => log.stop().finally(() => wire.close()));
+  const topic = await createTopic('timed-out');
+  await append(topic);
+  wire.refuse = () => true;
+  wire.cut();
+  await eventually(() => !log.leading);
+  const late = log.append(topic, partition(topic), batchOf(1), -1, false);
+  const kept = append(topic, 3);
+  await late.expire(ErrorCode.REQUEST_TIMED_OUT); // its bytes are needed no more
+  assert.equal((await late.result).error, ErrorCode.REQUEST_TIMED_OUT);
+  assert.equal(log.leading, false);
+  wire.refuse = () => false;
+  assert.deepEqual(await kept, { error: 0, baseOffset: 1n, logAppendTime: -1n });
+  assert.equal(partition(topic).highWatermark, 4n);
+});
+
+test('a topic that is deleted by another session fails its own appends only, and as one that is unknown', async t => {
+  const { log, createTopic, append } = await openLog(database);
+  t.after(() => log.stop());
+  const [deleted, kept] = [await createTopic('deleted-by-sql'), await createTopic('not-deleted')];
+  await Promise.all([append(deleted), append(kept)]);
+  await log.stop();
+  // Of a new term, so that the first append of each partition notes its epoch: a row that refers to the topic.
+  const again = await openLog(database);
+  t.after(() => again.log.stop());
+  const [found, alsoFound] = ['deleted-by-sql', 'not-deleted'].map(name => again.topics.get(name)!);
+  await database.pool.query('DELETE FROM kafka.topics WHERE topic_id = $1', [found!.id]);
+  const answers = await Promise.all([again.append(found!), again.append(alsoFound!), again.append(found!)]);
+  assert.deepEqual(
+    answers.map(({ error, baseOffset }) => [error, baseOffset]),
+    [
+      [ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, -1n],
+      [ErrorCode.NONE, 1n],
+      [ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, -1n],
+    ],
+  );
 });
 
 test('what was created and written after the start survives the start of another term that needs several tries', async t => {

@@ -64,6 +64,8 @@ const maxRunBytes = 131_072;
 const maxGroupBytes = 8 * 1024 * 1024;
 const snapshotEveryBytes = 64 * 1024 * 1024;
 
+const timedOut: AppendResult = { error: ErrorCode.REQUEST_TIMED_OUT, baseOffset: -1n, logAppendTime: -1n };
+
 interface Building {
   readonly topic: Topic;
   readonly segment: Segment;
@@ -83,6 +85,7 @@ export class Writer {
   #session: Session | undefined;
   #queue: Append[] = [];
   #running = false;
+  #sweeping = false;
   #unsettled: Group | undefined;
   readonly #whenDrained: (() => void)[] = [];
 
@@ -104,6 +107,23 @@ export class Writer {
   append(append: Append): void {
     this.#queue.push(append);
     if (!this.#running && this.#session) void this.#run();
+  }
+
+  /**
+   * The producer has been answered already. Still queued, the batch is left out of the log, and its bytes are let go in
+   * this turn of the event loop: with Postgres away nothing else would look at the queue.
+   */
+  cancel(append: Append): void {
+    append.cancelled = true;
+    if (this.#sweeping) return;
+    this.#sweeping = true;
+    setImmediate(() => {
+      this.#sweeping = false;
+      this.#queue = this.#queue.filter(queued => {
+        if (queued.cancelled) queued.resolve(timedOut);
+        return !queued.cancelled;
+      });
+    });
   }
 
   /** Begins, or goes on after a loss, on a connection of the current term. */
@@ -248,7 +268,7 @@ export class Writer {
     for (const append of appends) {
       const { topic, partition, batch } = append;
       if (append.cancelled) {
-        append.resolve({ error: ErrorCode.REQUEST_TIMED_OUT, baseOffset: -1n, logAppendTime: -1n });
+        append.resolve(timedOut);
         continue;
       }
       const segment = segments.get(topic.id);
@@ -416,7 +436,8 @@ function topicNames(appends: readonly Append[]): string[] {
 /** The Kafka error for a transaction that Postgres refused: retriable where trying again may help. */
 function failureCode(error: unknown): number {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  if (code === '42P01') return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION; // its segment was dropped with its topic
+  // Its segment was dropped with its topic; or what is written beside its batches refers to a topic that is gone.
+  if (code === '42P01' || code === '23503') return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION;
   // Transaction rollback, insufficient resources, object state, operator intervention, system error; or no SQLSTATE:
   // the connection.
   if (!/^[0-9A-Z]{5}$/.test(code) || /^(08|25|40|53|55|57|58)/.test(code)) return ErrorCode.KAFKA_STORAGE_ERROR;

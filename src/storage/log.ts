@@ -170,12 +170,13 @@ export class Log {
     };
     const synchronous = acks === -1 || this.#options.synchronousAcksOne;
     const append: Append = { topic, partition, batch, synchronous, appendTime, cancelled: false, resolve };
+    const writer = this.#writers[writerOf(partition, this.#writers.length)]!;
     if (this.#stopping) resolve({ error: ErrorCode.NOT_LEADER_OR_FOLLOWER, baseOffset: -1n, logAppendTime: -1n });
-    else this.#writers[writerOf(partition, this.#writers.length)]!.append(append);
+    else writer.append(append);
     return {
       result,
       expire: error => {
-        append.cancelled = true;
+        writer.cancel(append);
         answer({ error, baseOffset: -1n, logAppendTime: -1n });
         return settled
           ? Promise.resolve()

@@ -17,6 +17,9 @@ import type { RequestContext } from '../context.ts';
 import { handler } from '../handler.ts';
 import { checkBatch, storedForm } from '../produced-batch.ts';
 
+/** For a commit, ms, where the producer sets no bound: an outage of Postgres must not keep its bytes for ever. */
+const untoldWaitMs = 30_000;
+
 type PartitionData = RequestOf<typeof Produce>['topicData'][number]['partitionData'][number];
 type PartitionAnswer = ResponseOf<typeof Produce>['responses'][number]['partitionResponses'][number];
 
@@ -43,15 +46,14 @@ export const produce = handler(Produce, async (request, context) => {
       }),
     ),
   }));
-  const timer =
-    request.acks === 0 || request.timeoutMs <= 0 // Kafka's is a time for replicas, of which there are none here
-      ? undefined
-      : setTimeout(() => {
-          for (const appending of pending) {
-            appending.expired = appending.append.expire(ErrorCode.REQUEST_TIMED_OUT);
-            context.hold(appending.expired);
-          }
-        }, request.timeoutMs);
+  // Kafka's is a time for replicas, of which there are none here.
+  const waitMs = request.acks === 0 || request.timeoutMs <= 0 ? untoldWaitMs : request.timeoutMs;
+  const timer = setTimeout(() => {
+    for (const appending of pending) {
+      appending.expired = appending.append.expire(ErrorCode.REQUEST_TIMED_OUT);
+      context.hold(appending.expired);
+    }
+  }, waitMs);
   const responses = await Promise.all(answers);
   clearTimeout(timer);
   if (request.acks !== 0) return { responses, throttleTimeMs: 0 };

@@ -129,9 +129,6 @@ export class Broker implements Part {
       settings,
       nodeId: brokerId,
       clusterId,
-      get brokerEpoch() {
-        return log.epoch;
-      },
       get advertised() {
         return advertised();
       },

@@ -4,9 +4,10 @@
 //  - a whole transaction, COPY data included, goes out in one write and costs one round trip;
 //  - result values are subarrays of what came off the socket, so stored batches reach a consumer uncopied.
 // Requests may be pipelined: each ends in one ReadyForQuery, and answers come in order.
-import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
+import type { Socket } from 'node:net';
 import pg from 'pg';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
+import { directSocket, type Receive } from '../runtime/direct-socket.ts';
 import type { CopyPayload } from './copy.ts';
 import { settleSession } from './session-settings.ts';
 
@@ -80,7 +81,7 @@ export class Session {
 
   private constructor(
     socket: Socket,
-    direct: DirectSocket | undefined,
+    readDirectly: ((receive: Receive) => void) | undefined,
     processId: number,
     { onLost, memory }: SessionOptions,
   ) {
@@ -88,9 +89,9 @@ export class Session {
     this.processId = processId;
     this.#onLost = onLost;
     this.#memory = memory;
-    this.#reusesChunks = direct !== undefined;
+    this.#reusesChunks = readDirectly !== undefined;
     for (const event of ['data', 'error', 'close', 'end']) socket.removeAllListeners(event);
-    if (direct) direct.handOver(chunk => this.#receive(chunk));
+    if (readDirectly) readDirectly(chunk => this.#receive(chunk));
     else socket.on('data', chunk => this.#receive(chunk));
     socket.on('error', error => this.#lose(error.message));
     socket.on('close', () => this.#lose('the connection was closed'));
@@ -104,9 +105,12 @@ export class Session {
       connectionTimeoutMillis: 10_000,
       keepAlive: true,
     };
+    // During login pg listens, and keeps what it gets.
+    let receive: Receive = chunk => direct.emit('data', Buffer.from(chunk));
+    const direct = directSocket(readBytes, chunk => receive(chunk));
     // TLS reads the socket itself; then chunks come as events do.
-    const direct = new pg.Client(config).ssl ? undefined : new DirectSocket();
-    const client = new pg.Client(direct ? { ...config, stream: () => direct.socket } : config);
+    const secured = new pg.Client(config).ssl;
+    const client = new pg.Client(secured ? config : { ...config, stream: () => direct });
     client.on('error', () => {}); // until the handover; afterwards the socket's events come to us
     await client.connect();
     const { rows } = await client.query<{ pid: number }>(settleSession).catch(async (error: unknown) => {
@@ -114,7 +118,10 @@ export class Session {
       throw error;
     });
     const inner = client as unknown as { connection: { stream: Socket } };
-    return new Session(inner.connection.stream, direct, rows[0]!.pid, options);
+    const readDirectly = (next: Receive) => {
+      receive = next;
+    };
+    return new Session(inner.connection.stream, secured ? undefined : readDirectly, rows[0]!.pid, options);
   }
 
   get lost(): boolean {
@@ -279,33 +286,6 @@ export class Session {
     for (const waiting of this.#waiting.splice(0)) waiting.reject(this.#lost);
     this.#socket.destroy();
     if (!this.#ended) this.#onLost?.(this.#lost);
-  }
-}
-
-/**
- * A socket that reads into one buffer again and again. A 'data' event comes with a buffer of its own; at the rate of a
- * consumer catching up, that was a full collection every 25 MB (runtime/buffer-pool.ts).
- */
-class DirectSocket {
-  readonly socket: Socket;
-  #receive: (chunk: Buffer) => void;
-
-  constructor() {
-    // During login pg listens, and keeps what it gets.
-    this.#receive = chunk => this.socket.emit('data', Buffer.from(chunk));
-    const onread: OnReadOpts = {
-      buffer: Buffer.allocUnsafeSlow(readBytes),
-      callback: (bytes, buffer) => {
-        this.#receive(Buffer.from(buffer.buffer, buffer.byteOffset, bytes));
-        return true;
-      },
-    };
-    // The constructor takes it as connect() does, which pg calls; its type lacks it.
-    this.socket = new Socket({ onread } as SocketConstructorOpts);
-  }
-
-  handOver(receive: (chunk: Buffer) => void): void {
-    this.#receive = receive;
   }
 }
 

@@ -18,6 +18,7 @@ import type { PartitionLog } from './partition-log.ts';
 import { type Segment, type Segments, tableOf } from './segments.ts';
 import type { Run, TailCache } from './tail-cache.ts';
 import type { Topic } from './topics.ts';
+import { mayPass } from './write-lane.ts';
 
 export interface AppendResult {
   readonly error: number;
@@ -438,8 +439,6 @@ function failureCode(error: unknown): number {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   // Its segment was dropped with its topic; or what is written beside its batches refers to a topic that is gone.
   if (code === '42P01' || code === '23503') return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION;
-  // Transaction rollback, insufficient resources, object state, operator intervention, system error; or no SQLSTATE:
-  // the connection.
-  if (!/^[0-9A-Z]{5}$/.test(code) || /^(08|25|40|53|55|57|58)/.test(code)) return ErrorCode.KAFKA_STORAGE_ERROR;
+  if (!/^[0-9A-Z]{5}$/.test(code) || mayPass(code)) return ErrorCode.KAFKA_STORAGE_ERROR;
   return ErrorCode.UNKNOWN_SERVER_ERROR;
 }

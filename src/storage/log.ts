@@ -203,21 +203,25 @@ export class Log {
         return { error: ErrorCode.NONE, ...read };
       }
       this.counters.storedReads++;
-      try {
-        const result = await this.#readStored(partition, offset, maxBytes, atLeastOne);
-        if (result) return result;
-        // Nothing found below the high watermark: retention moved the log's start, or a segment was sealed between
-        // two looks. Then the next look finds it.
-        if (offset >= partition.logStartOffset && !partition.deleted) await new Promise(setImmediate);
-      } catch (error) {
-        if ((error as { code?: string }).code === '42P01') continue; // dropped by retention while it was looked up
-        throw error;
-      }
+      const result = await this.#readStored(partition, offset, maxBytes, atLeastOne);
+      if (result) return result;
+      // Nothing found below the high watermark: the topic was deleted, retention moved the log's start, or a segment was
+      // sealed between two looks. Then the next look finds it.
+      if (!partition.deleted && offset >= partition.logStartOffset) await this.#rereadStart(partition);
       if (partition.deleted) return empty(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
     }
     throw new Error(
       `offset ${offset} lies below the high watermark ${partition.highWatermark}, but no segment holds it`,
     );
+  }
+
+  /** The start may have moved further than is known here: when the answer to the COMMIT that moved it was lost. */
+  async #rereadStart(partition: PartitionLog): Promise<void> {
+    const { rows } = await this.#options.pool.query<{ start: bigint }>(
+      'SELECT log_start_offset AS start FROM kafka.partitions WHERE topic_id = $1 AND partition_id = $2',
+      [partition.topicId, partition.partition],
+    );
+    if (rows[0]) this.moveStart(partition, rows[0].start);
   }
 
   async #readStored(
@@ -251,7 +255,10 @@ export class Log {
         partition.likelyRowBytes,
       );
       const { rows } = stored;
-      if (rows.length === 0) continue;
+      if (rows.length === 0) {
+        if (partition.located?.segmentId === segmentId) partition.located = undefined; // it has been dropped
+        continue;
+      }
       partition.likelyRowBytes = rows.reduce((sum, row) => sum + row.records.length, 0) / rows.length;
       return stored;
     }
@@ -404,7 +411,13 @@ export class Log {
     }
     while (offset < partition.committedEnd) {
       const stored = await this.#storedRows(partition, offset, 8 * 1024 * 1024);
-      if (!stored) break;
+      if (!stored) {
+        // Nothing more; or the segment has been dropped meanwhile, and the log begins after it.
+        await this.#rereadStart(partition);
+        if (partition.logStartOffset <= offset) break;
+        offset = partition.logStartOffset;
+        continue;
+      }
       for (const { records, lastOffset } of stored.rows) {
         for (const batch of cutRun(records, offset)) partition.producers.replay(batch, now);
         partition.bytesSinceSnapshot += records.length;

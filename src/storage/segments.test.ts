@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { createDatabase, type TestDatabase } from '../../test/database.ts';
 import { eventually, type OpenLog, openLog } from '../../test/open-log.ts';
+import { ErrorCode } from '../protocol/errors.ts';
 
 let database: TestDatabase;
 let opened: OpenLog;
@@ -90,4 +91,51 @@ test('a read that looks while a segment is being sealed skips none of it', async
   };
   const read = await log.read(partition(topic), 0n, 1024, true);
   assert.equal(read.chunks[0]!.readBigInt64BE(), 0n);
+});
+
+test('what lay in a dropped segment is out of range, even if nobody was told that the log start moved', async () => {
+  const { log, createTopic, append, partition } = opened;
+  const topic = await createTopic('dropped');
+  await append(topic, 3);
+  const [segment] = log.segments.unsealed(topic.id);
+  log.segments.close(segment!);
+  await log.segments.sealRolled();
+  await append(topic);
+  // What retention leaves when the answer to its COMMIT is lost: it drops the table at its next round.
+  await database.pool.query(
+    'UPDATE kafka.partitions SET log_start_offset = 3, next_offset_floor = 3 WHERE topic_id = $1',
+    [topic.id],
+  );
+  const { locate } = log.segments;
+  const located = await locate.call(log.segments, topic.id, 0, 0n);
+  await database.pool.query(`DROP TABLE kafka.segment_${segment!.id}`);
+  await database.pool.query('DELETE FROM kafka.segments WHERE segment_id = $1', [segment!.id]);
+  let looks = 0;
+  log.segments.locate = async (...of) => (++looks > 2 ? locate.apply(log.segments, of) : located);
+  // Two at once: the second uses a statement that the first has failed to prepare.
+  const read = () => log.read(partition(topic), 0n, 1024, true);
+  const answers = await Promise.all([read(), read()]);
+  log.segments.locate = locate;
+  assert.deepEqual(
+    answers.map(({ error }) => error),
+    [ErrorCode.OFFSET_OUT_OF_RANGE, ErrorCode.OFFSET_OUT_OF_RANGE],
+  );
+  assert.equal(partition(topic).logStartOffset, 3n);
+  assert.equal((await log.read(partition(topic), 3n, 1024, true)).chunks[0]!.readBigInt64BE(), 3n);
+});
+
+test('a read of a topic that is deleted and dropped meanwhile finds it unknown', async () => {
+  const { log, topics, createTopic, append, partition } = opened;
+  const topic = await createTopic('deleted-while-read');
+  await append(topic);
+  const read = partition(topic);
+  const { locate } = log.segments;
+  log.segments.locate = async (...of) => {
+    log.segments.locate = locate;
+    const found = await locate.apply(log.segments, of);
+    await topics.delete(topic);
+    await log.segments.dropDoomed();
+    return found;
+  };
+  assert.equal((await log.read(read, 0n, 1024, true)).error, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
 });

@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { pino } from 'pino';
 import { createDatabase, type TestDatabase } from '../../test/database.ts';
 import { eventually, type OpenLog, openLog } from '../../test/open-log.ts';
 import { ErrorCode } from '../protocol/errors.ts';
+import { settingsWith } from '../runtime/config.ts';
+import { Retention } from './retention.ts';
+import { serverDefaults } from './server-defaults.ts';
+import { effectiveConfig } from './topic-config.ts';
 
+const defaults = serverDefaults(settingsWith({}));
 let database: TestDatabase;
 let opened: OpenLog;
 
@@ -138,4 +144,39 @@ test('a read of a topic that is deleted and dropped meanwhile finds it unknown',
     return found;
   };
   assert.equal((await log.read(read, 0n, 1024, true)).error, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
+});
+
+test('a segment whose making was not answered does not stay listed as open', async t => {
+  let lose = true;
+  const query = async (...of: unknown[]): Promise<unknown> => {
+    const result = await (database.pool.query as (...of: unknown[]) => Promise<unknown>).apply(database.pool, of);
+    if (!lose || !String(of[0]).includes('kafka.create_segment')) return result;
+    lose = false;
+    throw new Error('Connection terminated unexpectedly');
+  };
+  await opened.log.stop();
+  opened = await openLog(database, { pool: Object.create(database.pool, { query: { value: query } }) });
+  const { log, createTopic, append, partition } = opened;
+  const topic = await createTopic('made-twice');
+  assert.equal((await append(topic)).error, ErrorCode.KAFKA_STORAGE_ERROR);
+  assert.equal((await append(topic)).error, 0);
+  const retention = new Retention({
+    pool: database.pool,
+    log,
+    topics: opened.topics,
+    settingsOf: topic => effectiveConfig(topic, defaults),
+    brokerId: 1,
+    intervalMs: 1_000_000,
+    producerIdExpirationMs: 1_000_000,
+    logger: pino({ level: 'silent' }),
+  });
+  t.after(() => retention.stop());
+  await retention.run();
+  const { rows } = await database.pool.query(
+    'SELECT segment_id AS id, state FROM kafka.segments WHERE topic_id = $1 ORDER BY segment_id',
+    [topic.id],
+  );
+  assert.deepEqual(rows, [{ id: log.segments.unsealed(topic.id)[0]!.id, state: 'open' }]);
+  assert.equal((await append(topic)).baseOffset, 1n);
+  assert.ok((await log.read(partition(topic), 0n, 1024, true)).bytes > 0);
 });

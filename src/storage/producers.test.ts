@@ -3,7 +3,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { ErrorCode } from '../protocol/errors.ts';
 import { buildBatch } from '../protocol/records.ts';
-import { Producers, type SequenceCheck } from './producers.ts';
+import { mostProducers, Producers, type SequenceCheck } from './producers.ts';
 
 interface Sent {
   readonly id: bigint;
@@ -143,4 +143,24 @@ test('producers unused for long are forgotten, and then any sequence begins', ()
   assert.equal(producers.size, 1);
   assert.deepEqual(producers.check(batchOf({ id: 1n, epoch: 0, first: 7, records: 1 })), { kind: 'append' });
   assert.equal(producers.check(batchOf({ id: 2n, epoch: 0, first: 7, records: 1 })).kind, 'refused');
+});
+
+test('a partition remembers a bounded number of producers: those that wrote last', () => {
+  const producers = new Producers();
+  const write = (id: number, first: number, offset: number) => {
+    producers.begin(batchOf({ id: BigInt(id), epoch: 0, first, records: 1 }), BigInt(offset), 1);
+    producers.settle();
+  };
+  const repeated = (id: number) => producers.check(batchOf({ id: BigInt(id), epoch: 0, first: 0, records: 1 })).kind;
+  for (let id = 0; id < mostProducers; id++) write(id, 0, id);
+  write(0, 1, mostProducers); // and so 1 is the one that has not written for the longest
+  write(mostProducers, 0, mostProducers + 1);
+  assert.equal(producers.size, mostProducers);
+  assert.deepEqual([0, 1, 2, mostProducers].map(repeated), ['duplicate', 'append', 'duplicate', 'duplicate']);
+  const restored = new Producers();
+  restored.restore(producers.snapshot());
+  restored.replay(batchOf({ id: -5n + 2n ** 40n, epoch: 0, first: 0, records: 1 }), 2);
+  assert.equal(restored.size, mostProducers);
+  assert.equal(restored.check(batchOf({ id: 2n, epoch: 0, first: 0, records: 1 })).kind, 'append');
+  assert.equal(restored.check(batchOf({ id: 0n, epoch: 0, first: 0, records: 1 })).kind, 'duplicate');
 });

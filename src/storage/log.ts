@@ -6,9 +6,9 @@ import type { Logger } from 'pino';
 import { inTransaction, type Pool } from '../postgres/pool.ts';
 import { Session } from '../postgres/session.ts';
 import { ErrorCode } from '../protocol/errors.ts';
-import * as batchHeader from '../protocol/record-batch.ts';
 import { backoff } from '../runtime/backoff.ts';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
+import { StoppedWhileStarting } from '../runtime/lifecycle.ts';
 import { type Append, type AppendResult, snapshotStatement, Writer, type WriterContext } from './group-commit.ts';
 import { beginTerm, type Term } from './leadership.ts';
 import { PartitionLog } from './partition-log.ts';
@@ -75,7 +75,7 @@ export class Log {
   #beginning: Promise<void> | undefined;
   /** The ends were read back at start; partitions in memory are ahead of that from then on. */
   #loaded = false;
-  #stopping = false;
+  readonly #stop = new AbortController();
   #unflushed = new Set<PartitionLog>();
   #flushing = false;
 
@@ -120,19 +120,29 @@ export class Log {
     return this.#term?.epoch ?? -1;
   }
 
+  get #stopping(): boolean {
+    return this.#stop.signal.aborted;
+  }
+
   get leading(): boolean {
     return this.#term !== undefined && this.#beginning === undefined;
   }
 
   /** Takes the lead and reads the ends of all partitions back. Throws when another broker has it. */
   async start(): Promise<void> {
-    await this.#beginTerm([]);
+    this.#beginning = this.#beginTerm([]).finally(() => {
+      this.#beginning = undefined;
+    });
+    await this.#beginning.catch((error: unknown) => {
+      if (!this.#stopping) throw error;
+    });
+    if (this.#stopping) throw new StoppedWhileStarting(); // what has begun, stop() ends
   }
 
   /** Takes no more, waits for what is in flight, notes producer state, gives the lead back. */
   async stop(): Promise<void> {
-    this.#stopping = true;
-    await this.#beginning;
+    this.#stop.abort();
+    await this.#beginning?.catch(() => {}); // start() has thrown it
     if (!this.leading) for (const writer of this.#writers) writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
     await Promise.all(this.#writers.map(writer => writer.drained()));
     if (this.leading) await this.#saveState();
@@ -296,25 +306,29 @@ export class Log {
     return undefined;
   }
 
-  /** The row with the newest timestamp of the partition. */
-  async newestRow(partition: PartitionLog): Promise<StoredRow | undefined> {
+  /**
+   * The rows that may hold the record with the newest timestamp: in each segment that may have it the row that the log
+   * start cuts, whose own newest timestamp may be of a record before it, and the newest of the rows after.
+   */
+  async newestRows(partition: PartitionLog): Promise<StoredRow[]> {
     const unsealed = this.#unsealedIds(partition);
+    const { logStartOffset, highWatermark } = partition;
+    // Of the sealed segments the newest that lies wholly past the log start, and the one that the log start cuts.
     const { rows } = await this.#options.pool.query<{ segment_id: number }>(
-      `SELECT s.segment_id FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
-       WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.next_offset > $3
-       ORDER BY p.max_timestamp DESC, s.segment_id LIMIT 1`,
-      [partition.topicId, partition.partition, partition.logStartOffset],
+      `WITH found AS (
+         SELECT s.segment_id, p.base_offset, p.max_timestamp
+         FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
+         WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.next_offset > $3)
+       (SELECT segment_id FROM found WHERE base_offset < $3)
+       UNION ALL
+       (SELECT segment_id FROM found WHERE base_offset >= $3 ORDER BY max_timestamp DESC, segment_id LIMIT 1)`,
+      [partition.topicId, partition.partition, logStartOffset],
     );
-    const candidates = new Set([...rows.map(row => row.segment_id), ...unsealed]);
-    let best: StoredRow | undefined;
-    let bestTimestamp = -1n;
-    for (const segmentId of candidates) {
-      const row = await this.#reader.newest(segmentId, partition.partition, partition.logStartOffset);
-      if (!row || row.baseOffset >= partition.highWatermark) continue;
-      const timestamp = newestOf(row.records);
-      if (timestamp > bestTimestamp) [best, bestTimestamp] = [row, timestamp];
+    const found: StoredRow[] = [];
+    for (const segmentId of new Set([...rows.map(row => row.segment_id), ...unsealed])) {
+      found.push(...(await this.#reader.newest(segmentId, partition.partition, logStartOffset, highWatermark)));
     }
-    return best;
+    return found.sort((one, other) => Number(one.baseOffset - other.baseOffset));
   }
 
   async #segmentsSince(partition: PartitionLog, timestamp: bigint): Promise<Iterable<number>> {
@@ -490,6 +504,7 @@ export class Log {
       advertised,
       patienceMs,
       formerBackends,
+      signal: this.#stop.signal,
       onLost: error => {
         if (this.#term === term) this.#lost(error.message);
       },
@@ -632,13 +647,4 @@ export interface PendingAppend {
 
 function writerOf(partition: PartitionLog, writers: number): number {
   return (partition.topicId * 31 + partition.partition) % writers;
-}
-
-function newestOf(records: Buffer): bigint {
-  let newest = -1n;
-  for (const batch of cutRun(records, 0n)) {
-    const timestamp = batchHeader.maxTimestamp(batch);
-    if (timestamp > newest) newest = timestamp;
-  }
-  return newest;
 }

@@ -78,14 +78,18 @@ export class Reader {
     return rows[0] && storedRow(rows[0]);
   }
 
-  /** The first of the rows with the newest timestamp. */
-  async newest(segmentId: number, partition: number, offset: bigint): Promise<StoredRow | undefined> {
+  /** The row that `offset` cuts, if it cuts one, and the first of those with the newest timestamp from there to `end`. */
+  async newest(segmentId: number, partition: number, offset: bigint, end: bigint): Promise<StoredRow[]> {
     const { rows } = await this.#query(
-      `SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
-       WHERE partition_id = $1 AND last_offset >= $2 ORDER BY max_timestamp DESC, last_offset LIMIT 1`,
-      [partition, offset],
+      `(SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
+        WHERE partition_id = $1 AND last_offset >= $2 AND base_offset < $2 ORDER BY last_offset LIMIT 1)
+       UNION ALL
+       (SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
+        WHERE partition_id = $1 AND base_offset >= $2 AND last_offset >= $2 AND last_offset < $3
+        ORDER BY max_timestamp DESC, last_offset LIMIT 1)`,
+      [partition, offset, end],
     );
-    return rows[0] && storedRow(rows[0]);
+    return rows.map(storedRow);
   }
 
   /** A segment that has been dropped, by retention or with its topic, holds nothing. */

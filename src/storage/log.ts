@@ -9,7 +9,8 @@ import { ErrorCode } from '../protocol/errors.ts';
 import { backoff } from '../runtime/backoff.ts';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
 import { StoppedWhileStarting } from '../runtime/lifecycle.ts';
-import { type Append, type AppendResult, snapshotStatement, Writer, type WriterContext } from './group-commit.ts';
+import { type Append, type AppendResult, snapshotStatement } from './group.ts';
+import { Writer, type WriterContext } from './group-commit.ts';
 import { beginTerm, type Term } from './leadership.ts';
 import { PartitionLog } from './partition-log.ts';
 import { Reader, type StoredRow, type StoredRows } from './reader.ts';
@@ -64,8 +65,8 @@ const patienceMs = 10_000;
 export class Log {
   readonly #options: LogOptions;
   readonly #partitions = new Map<number, (PartitionLog | undefined)[]>();
-  readonly #writers: Writer[];
-  readonly #writerSessions: (Session | undefined)[];
+  readonly #writer: Writer;
+  #writerSessions: readonly Session[] = [];
   readonly #reader: Reader;
   readonly segments: Segments;
   readonly tailCache: TailCache;
@@ -108,8 +109,7 @@ export class Log {
         void this.#flush();
       },
     };
-    this.#writers = Array.from({ length: options.writers }, () => new Writer(context));
-    this.#writerSessions = new Array(options.writers).fill(undefined);
+    this.#writer = new Writer(context);
     options.topics.onChange(change => {
       if (change.kind === 'deleted') this.#forget(change.topic);
     });
@@ -143,10 +143,10 @@ export class Log {
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#beginning?.catch(() => {}); // start() has thrown it
-    if (!this.leading) for (const writer of this.#writers) writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
-    await Promise.all(this.#writers.map(writer => writer.drained()));
+    if (!this.leading) this.#writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
+    await this.#writer.drained();
     if (this.leading) await this.#saveState();
-    await Promise.all(this.#writerSessions.map(session => session?.end()));
+    await Promise.all(this.#writerSessions.map(session => session.end()));
     await this.#reader.end();
     await this.#term?.connection.end().catch(() => {});
     this.#term = undefined;
@@ -180,13 +180,12 @@ export class Log {
     };
     const synchronous = acks === -1 || this.#options.synchronousAcksOne;
     const append: Append = { topic, partition, batch, synchronous, appendTime, cancelled: false, resolve };
-    const writer = this.#writers[writerOf(partition, this.#writers.length)]!;
     if (this.#stopping) resolve({ error: ErrorCode.NOT_LEADER_OR_FOLLOWER, baseOffset: -1n, logAppendTime: -1n });
-    else writer.append(append);
+    else this.#writer.append(append);
     return {
       result,
       expire: error => {
-        writer.cancel(append);
+        this.#writer.cancel(append);
         answer({ error, baseOffset: -1n, logAppendTime: -1n });
         return settled
           ? Promise.resolve()
@@ -461,7 +460,7 @@ export class Log {
     if (this.#beginning || this.#stopping) return;
     const logger = this.#options.logger;
     logger.warn({ reason, epoch: this.epoch }, 'lost the lead or a connection; beginning a new term');
-    const former = this.#writerSessions.flatMap(session => (session ? [session.processId] : []));
+    const former = this.#writerSessions.map(session => session.processId);
     this.#beginning = this.#regain(former).finally(() => {
       this.#beginning = undefined;
     });
@@ -478,10 +477,8 @@ export class Log {
         return;
       } catch (error) {
         if ((error as { code?: string }).code === 'BROKER_RUNNING') {
-          for (const writer of this.#writers) {
-            writer.settle(false);
-            writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
-          }
+          this.#writer.settle(false);
+          this.#writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
           this.#options.onDeposed(error as Error);
           return;
         }
@@ -493,8 +490,9 @@ export class Log {
 
   async #beginTerm(formerBackends: readonly number[]): Promise<void> {
     const { databaseUrl, brokerId, advertised, topics } = this.#options;
-    for (const writer of this.#writers) writer.suspend();
-    for (const session of this.#writerSessions) session?.destroy();
+    const landed = this.#writer.suspend();
+    for (const session of this.#writerSessions) session.destroy();
+    await landed;
     const before = this.#term;
     this.#term = undefined;
     await before?.connection.end().catch(() => {});
@@ -519,10 +517,8 @@ export class Log {
       }
       const sessions = await this.#openWriterSessions(term);
       this.#term = term;
-      sessions.forEach((session, i) => {
-        this.#writerSessions[i] = session;
-        this.#writers[i]!.resume(session);
-      });
+      this.#writerSessions = sessions;
+      this.#writer.resume(sessions);
     } catch (error) {
       await term.connection.end().catch(() => {});
       throw error;
@@ -532,7 +528,7 @@ export class Log {
   /** All or none: a try that fails must not keep connections, of which there may be too few for the next. */
   async #openWriterSessions(term: Term): Promise<Session[]> {
     const opening = await Promise.allSettled(
-      this.#writers.map(() =>
+      Array.from({ length: this.#options.writers }, () =>
         Session.open(this.#options.databaseUrl, {
           applicationName: 'millrace writer',
           onLost: error => {
@@ -576,7 +572,7 @@ export class Log {
    * commit has flushed whatever survived.
    */
   async #settle(): Promise<void> {
-    const inDoubt = new Set([...this.#unflushed, ...this.#writers.flatMap(writer => writer.unsettled)]);
+    const inDoubt = new Set([...this.#unflushed, ...this.#writer.unsettled]);
     const topicIds = [...new Set(Array.from(inDoubt, partition => partition.topicId))];
     const ends = await this.#readEnds(topicIds);
     const endOfPartition = (partition: PartitionLog) =>
@@ -586,9 +582,7 @@ export class Log {
       const end = endOfPartition(partition);
       if (end < partition.committedEnd) partition.cutBack(end);
     }
-    for (const writer of this.#writers) {
-      writer.settle(writer.unsettled.some(partition => endOfPartition(partition) > partition.committedEnd));
-    }
+    this.#writer.settle(this.#writer.unsettled.some(partition => endOfPartition(partition) > partition.committedEnd));
     for (const partition of [...inDoubt, ...this.#unflushed]) {
       partition.highWatermark = partition.committedEnd;
       partition.wake();
@@ -643,8 +637,4 @@ export interface PendingAppend {
    * bytes are needed no more.
    */
   expire(error: number): Promise<void>;
-}
-
-function writerOf(partition: PartitionLog, writers: number): number {
-  return (partition.topicId * 31 + partition.partition) % writers;
 }

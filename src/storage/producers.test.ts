@@ -86,6 +86,7 @@ test('duplicates, gaps and epochs are told apart as a model tells them, over fai
       for (const { steps, outcome } of groups) {
         const before = { model: model.copy(), sent: [...sent], offset };
         const inGroup: Buffer[] = [];
+        producers.begin();
         for (const { id, bumpEpoch, skip, records, repeat } of steps) {
           const known = model.producers.get(id);
           const newest = known?.batches.at(-1);
@@ -97,7 +98,7 @@ test('duplicates, gaps and epochs are told apart as a model tells them, over fai
           const check = producers.check(batchOf(batch));
           assert.deepEqual(check, model.check(batch), JSON.stringify({ ...batch, id: Number(batch.id) }));
           if (check.kind !== 'append') continue;
-          producers.begin(batchOf(batch), offset, 1);
+          producers.append(batchOf(batch), offset, 1);
           inGroup.push(batchOf(batch, offset));
           model.append(batch, offset);
           sent.push(batch);
@@ -127,8 +128,9 @@ test('duplicates, gaps and epochs are told apart as a model tells them, over fai
 test('a batch without a producer id is always appended and leaves nothing behind', () => {
   const producers = new Producers();
   const batch = buildBatch({ records: [{ timestamp: 0n }] });
+  producers.begin();
   assert.deepEqual(producers.check(batch), { kind: 'append' });
-  producers.begin(batch, 0n, 1);
+  producers.append(batch, 0n, 1);
   producers.settle();
   assert.deepEqual(producers.check(batch), { kind: 'append' });
   assert.equal(producers.size, 0);
@@ -136,8 +138,9 @@ test('a batch without a producer id is always appended and leaves nothing behind
 
 test('producers unused for long are forgotten, and then any sequence begins', () => {
   const producers = new Producers();
-  producers.begin(batchOf({ id: 1n, epoch: 0, first: 0, records: 1 }), 0n, 100);
-  producers.begin(batchOf({ id: 2n, epoch: 0, first: 0, records: 1 }), 1n, 200);
+  producers.begin();
+  producers.append(batchOf({ id: 1n, epoch: 0, first: 0, records: 1 }), 0n, 100);
+  producers.append(batchOf({ id: 2n, epoch: 0, first: 0, records: 1 }), 1n, 200);
   producers.settle();
   producers.expire(150);
   assert.equal(producers.size, 1);
@@ -148,7 +151,8 @@ test('producers unused for long are forgotten, and then any sequence begins', ()
 test('a partition remembers a bounded number of producers: those that wrote last', () => {
   const producers = new Producers();
   const write = (id: number, first: number, offset: number) => {
-    producers.begin(batchOf({ id: BigInt(id), epoch: 0, first, records: 1 }), BigInt(offset), 1);
+    producers.begin();
+    producers.append(batchOf({ id: BigInt(id), epoch: 0, first, records: 1 }), BigInt(offset), 1);
     producers.settle();
   };
   const repeated = (id: number) => producers.check(batchOf({ id: BigInt(id), epoch: 0, first: 0, records: 1 })).kind;

@@ -39,8 +39,8 @@ const append: SequenceCheck = { kind: 'append' };
 export class Producers {
   /** In the order of their last use. */
   readonly #entries = new Map<bigint, ProducerEntry>();
-  /** What `begin` replaced, so that a commit that failed can be taken back. */
-  #undo: Map<bigint, ProducerEntry | undefined> = new Map();
+  /** What each group in flight replaced, oldest first, so that a commit that failed can be taken back. */
+  #undo: Map<bigint, ProducerEntry | undefined>[] = [];
 
   get size(): number {
     return this.#entries.size;
@@ -68,24 +68,31 @@ export class Producers {
     return { kind: 'refused', error: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER };
   }
 
-  /** Notes a batch as appended at `baseOffset`; until `settle`, `revert` takes it back. */
-  begin(batch: Buffer, baseOffset: bigint, now: number): void {
+  /** A group begins: what is appended from now on is its own, until the next begins. */
+  begin(): void {
+    this.#undo.push(new Map());
+  }
+
+  /** Notes a batch as appended at `baseOffset`. */
+  append(batch: Buffer, baseOffset: bigint, now: number): void {
     const producerId = batchHeader.producerId(batch);
     if (producerId < 0n) return;
-    if (!this.#undo.has(producerId)) this.#undo.set(producerId, this.#entries.get(producerId));
+    const undo = this.#undo.at(-1)!;
+    if (!undo.has(producerId)) undo.set(producerId, this.#entries.get(producerId));
     this.#note(batch, baseOffset, now);
   }
 
+  /** The oldest group has committed. */
   settle(): void {
-    if (this.#undo.size > 0) this.#undo = new Map();
+    this.#undo.shift();
   }
 
+  /** Takes the newest group back. */
   revert(): void {
-    for (const [producerId, entry] of this.#undo) {
+    for (const [producerId, entry] of this.#undo.pop() ?? []) {
       if (entry === undefined) this.#entries.delete(producerId);
       else this.#entries.set(producerId, entry); // where it is: as if used last
     }
-    this.#undo = new Map();
   }
 
   /** Forgets producers unused since `before` (producer.id.expiration.ms). */
@@ -95,7 +102,7 @@ export class Producers {
 
   clear(): void {
     this.#entries.clear();
-    this.#undo = new Map();
+    this.#undo = [];
   }
 
   snapshot(): Snapshot {

@@ -8,7 +8,7 @@
 import { ErrorCode, errorOf } from '../../protocol/errors.ts';
 import { Produce } from '../../protocol/messages/00-produce.ts';
 import type { RequestOf, ResponseOf } from '../../protocol/schema.ts';
-import type { AppendResult } from '../../storage/group-commit.ts';
+import type { AppendResult } from '../../storage/group.ts';
 import type { PendingAppend } from '../../storage/log.ts';
 import type { PartitionLog } from '../../storage/partition-log.ts';
 import { effectiveConfig } from '../../storage/topic-config.ts';

@@ -172,6 +172,13 @@ export const settingsTable = define({
     default: 'daily',
     doc: 'A topic’s segment is closed at the end of the hour or day (UTC). Retention drops whole segments.',
   },
+  logRollJitterMs: {
+    key: 'log.roll.jitter.ms',
+    group: 'Topics',
+    type: milliseconds(),
+    default: 60_000,
+    doc: 'Segments are closed by up to this much earlier, each topic’s by its own part, so that not all are made at once.',
+  },
   logSegmentBytes: {
     key: 'log.segment.bytes',
     group: 'Topics',

@@ -189,6 +189,36 @@ test('what has timed out is let go while there is no lead, and is not in the log
   assert.equal(partition(topic).highWatermark, 4n);
 });
 
+test('what times out while its partition is being opened is let go when the lead is lost then', async t => {
+  const url = new URL(database.url);
+  const wire = new Wire(url);
+  url.port = String(await wire.listen());
+  const { log, createTopic, append, partition } = await openLog(database, { databaseUrl: url.href });
+  t.after(() => log.stop().finally(() => wire.close()));
+  const topic = await createTopic('opened-too-late', 2);
+  await append(topic);
+  const blocker = await database.pool.connect();
+  await blocker.query('BEGIN; LOCK TABLE kafka.producer_snapshots');
+  const late = log.append(topic, partition(topic, 1), batchOf(1), -1, false);
+  await eventually(async () => {
+    const { rows } = await blocker.query(
+      `SELECT FROM pg_locks WHERE NOT granted AND relation = 'kafka.producer_snapshots'::regclass`,
+    );
+    return rows.length > 0;
+  });
+  wire.refuse = () => true;
+  wire.cut();
+  await eventually(() => !log.leading);
+  const letGo = late.expire(ErrorCode.REQUEST_TIMED_OUT);
+  await new Promise(setImmediate); // it is not in the queue: the writer has it
+  await blocker.query('ROLLBACK');
+  blocker.release();
+  await letGo;
+  assert.equal(log.leading, false);
+  wire.refuse = () => false;
+  assert.deepEqual(await append(topic, 1, 1), { error: 0, baseOffset: 0n, logAppendTime: -1n });
+});
+
 test('a topic that is deleted by another session fails its own appends only, and as one that is unknown', async t => {
   const { log, createTopic, append } = await openLog(database);
   t.after(() => log.stop());

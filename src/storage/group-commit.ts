@@ -120,10 +120,14 @@ export class Writer {
     this.#sweeping = true;
     setImmediate(() => {
       this.#sweeping = false;
-      this.#queue = this.#queue.filter(queued => {
-        if (queued.cancelled) queued.resolve(timedOut);
-        return !queued.cancelled;
-      });
+      this.#sweep();
+    });
+  }
+
+  #sweep(): void {
+    this.#queue = this.#queue.filter(queued => {
+      if (queued.cancelled) queued.resolve(timedOut);
+      return !queued.cancelled;
     });
   }
 
@@ -213,6 +217,7 @@ export class Writer {
     }
     if (!session || session !== this.#session) {
       this.#queue.unshift(...appends); // the term ended while it waited: what was opened may be cut back
+      this.#sweep(); // some may have been cancelled meanwhile
       return undefined;
     }
     const group = this.#form(appends, current);

@@ -110,8 +110,18 @@ export class Writer {
     this.#sweeping = true;
     setImmediate(() => {
       this.#sweeping = false;
-      for (const cancelled of this.#queue.sweep()) cancelled.resolve(refused(ErrorCode.REQUEST_TIMED_OUT));
+      this.#sweep();
     });
+  }
+
+  #sweep(): void {
+    for (const cancelled of this.#queue.sweep()) cancelled.resolve(refused(ErrorCode.REQUEST_TIMED_OUT));
+  }
+
+  /** Puts back what was taken; some may have been cancelled meanwhile. */
+  #putBack(appends: readonly Append[]): void {
+    this.#queue.unshift(appends);
+    this.#sweep();
   }
 
   /** Begins, or goes on after a loss, on connections of the current term. */
@@ -193,7 +203,7 @@ export class Writer {
       segments = await this.#open(appends);
     }
     if (!this.#sessions.includes(session) || this.#failing) {
-      this.#queue.unshift(appends); // what was opened may be cut back, or offsets taken back
+      this.#putBack(appends); // what was opened may be cut back, or offsets taken back
       return;
     }
     const group = formGroup(appends, segments, this.#context.epoch());
@@ -275,7 +285,7 @@ export class Writer {
     const [oldest, ...behind] = this.#inFlight.splice(0);
     for (const { group } of behind.reverse()) {
       this.#revert(group);
-      this.#queue.unshift(group.accepted.map(({ append }) => append));
+      this.#putBack(group.accepted.map(({ append }) => append));
     }
     const { group, outcome } = oldest!;
     if (outcome!.kind === 'unsettled') {
@@ -286,7 +296,7 @@ export class Writer {
       this.#takeBack(group, ErrorCode.NOT_LEADER_OR_FOLLOWER);
     } else {
       this.#revert(group);
-      this.#queue.unshift(group.accepted.map(({ append }) => append));
+      this.#putBack(group.accepted.map(({ append }) => append));
     }
   }
 

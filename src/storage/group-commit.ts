@@ -254,6 +254,8 @@ export class Writer {
         commitSent = true;
         await session.execute('COMMIT');
       }
+      // Not after an error: then some of it may still be on its way.
+      for (const copy of copies) copy.release();
       return { kind: 'committed' };
     } catch (error) {
       if (!(error instanceof PostgresError) || session.lost) {

@@ -2,6 +2,7 @@
 import { CopyEncoder, type CopyPayload } from '../postgres/copy.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import * as batchHeader from '../protocol/record-batch.ts';
+import type { BufferPool } from '../runtime/buffer-pool.ts';
 import type { PartitionLog } from './partition-log.ts';
 import { type Segment, tableOf } from './segments.ts';
 import type { Run } from './tail-cache.ts';
@@ -30,6 +31,8 @@ export interface Append {
 
 export interface GroupContext {
   readonly brokerId: number;
+  /** For what is built around the batches. */
+  readonly memory: BufferPool;
   epoch(): number;
   /** Takes `count` global offsets. */
   takeGlobalOffsets(count: bigint): bigint;
@@ -157,7 +160,7 @@ export function encodeGroup(group: Group, context: GroupContext): { sql: string;
     statements.push(
       `COPY ${tableOf(segment.id)} (base_offset, last_offset, global_offset, max_timestamp, partition_id, records) FROM STDIN (FORMAT binary)`,
     );
-    const copy = new CopyEncoder();
+    const copy = new CopyEncoder(context.memory);
     for (const [partition, runs] of partitions) {
       for (const _ of runs) {
         const { run } = group.runs[next++]!;

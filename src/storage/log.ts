@@ -89,6 +89,7 @@ export class Log {
       segments: this.segments,
       tailCache: this.tailCache,
       brokerId: options.brokerId,
+      memory: options.memory,
       epoch: () => this.epoch,
       takeGlobalOffsets: count => {
         const first = this.#nextGlobalOffset;

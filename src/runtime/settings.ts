@@ -225,7 +225,7 @@ export const settingsTable = define({
     key: 'connection.in.flight.bytes',
     group: 'Memory',
     type: bytes({ min: 65_536 }),
-    default: 16 * MiB,
+    default: 8 * MiB,
     doc: 'Requests and answers in flight of one connection, in bytes; past it the connection is not read until some are done. One larger request is let through alone.',
   },
   inFlightBytes: {

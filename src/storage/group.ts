@@ -38,8 +38,11 @@ export interface GroupContext {
   takeGlobalOffsets(count: bigint): bigint;
 }
 
-/** Rows longer than this are not made by joining batches; a batch that is longer by itself is its own row. */
-const maxRunBytes = 131_072;
+/**
+ * Rows longer than this are not made by joining batches; a batch that is longer by itself is its own row. With its other
+ * columns a row is read into a block of 128 KiB (runtime/buffer-pool.ts).
+ */
+const maxRunBytes = 131_072 - 256;
 const snapshotEveryBytes = 64 * 1024 * 1024;
 
 export const refused = (error: number): AppendResult => ({ error, baseOffset: -1n, logAppendTime: -1n });

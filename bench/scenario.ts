@@ -12,6 +12,10 @@ export interface Scenario {
   readonly recordBytes: number;
   readonly partitions: number;
   readonly producers: number;
+  /** Each reads everything. */
+  readonly consumers: number;
+  /** latency: consumers that wait for records on another topic, and get none. */
+  readonly idleConsumers: number;
   /** How long producers produce, or the longest a consumer consumes. */
   readonly seconds: number;
   readonly lingerMs: number;
@@ -41,6 +45,8 @@ function scenario(name: string, work: Work, rest: Partial<Scenario> = {}): Scena
     recordBytes: 100,
     partitions: 1,
     producers: 1,
+    consumers: 1,
+    idleConsumers: 0,
     seconds: 5,
     lingerMs: 5,
     rate: 0,
@@ -100,6 +106,11 @@ const wide = [
   librdkafka('latency', '50000-100B-6p', { partitions: 6, rate: 50_000 }),
 ];
 
+/** A thousand consumers wait for a topic that nobody writes to, while records pass through another. */
+const longpoll = [1000, 5000].map(rate =>
+  scenario(`longpoll-1000-${rate}-1KiB-1p-librdkafka`, 'latency', { recordBytes: KiB, rate, idleConsumers: 1000 }),
+);
+
 /** What can be asked for on the command line, besides a scenario's own name or the beginning of one. */
 export const groups: Readonly<Record<string, readonly Scenario[]>> = {
   produce,
@@ -107,8 +118,9 @@ export const groups: Readonly<Record<string, readonly Scenario[]>> = {
   'consume-cold': cold,
   latency,
   wide,
+  longpoll,
   java,
-  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...java],
+  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...longpoll, ...java],
 };
 
 /** A beginning stands for the scenarios with librdkafka; Java's tools take long, so they are asked for by name. */

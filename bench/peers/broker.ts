@@ -1,4 +1,6 @@
 // What a Kafka broker is asked to do, whichever broker it is: a topic for each round, the client, the cost.
+
+import { startIdleConsumers } from '../clients/idle.ts';
 import { consumeWithJava, produceWithJava } from '../clients/java.ts';
 import { type Consumed, type Latencies, librdkafka, type Produced, type Tailed } from '../clients/librdkafka.ts';
 import { payloadFile } from '../clients/payloads.ts';
@@ -13,6 +15,9 @@ const storingBatchBytes = 65_536;
 /** Records that wait in the clients, all together; in each that does not batch. Few enough to be flushed soon. */
 const mostQueued = 300_000;
 const queuedUnbatched = 100;
+
+/** Those that idle consumers wait on. */
+const idlePartitions = 10;
 
 export abstract class Broker implements System {
   abstract readonly name: string;
@@ -65,7 +70,7 @@ export abstract class Broker implements System {
       case 'consume-tail':
         return this.#withTopic(scenario, topic => this.#tail(scenario, topic));
       case 'latency':
-        return this.#withTopic(scenario, topic => this.#latency(scenario, topic));
+        return this.#withTopic(scenario, topic => this.#besideIdle(scenario, () => this.#latency(scenario, topic)));
       case 'consume-cold':
         await this.makeCold();
         return this.#consume(scenario);
@@ -135,6 +140,24 @@ export abstract class Broker implements System {
       ...acknowledgements(ack),
       ...(await cost(records, scenario, cpu_s)),
     };
+  }
+
+  async #besideIdle(scenario: Scenario, work: () => Promise<Sample>): Promise<Sample> {
+    const { idleConsumers: consumers } = scenario;
+    if (consumers === 0) return work();
+    return this.#withTopic({ ...scenario, partitions: idlePartitions }, async topic => {
+      const stop = await startIdleConsumers({
+        bootstrap: this.bootstrap,
+        topic,
+        partitions: idlePartitions,
+        consumers,
+      });
+      try {
+        return await work();
+      } finally {
+        await stop();
+      }
+    });
   }
 
   #arguments(scenario: Scenario, topic: string) {

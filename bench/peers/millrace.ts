@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { freePorts } from '../../compat/kafka/kafka.ts';
 import { librdkafka } from '../clients/librdkafka.ts';
 import { Broker } from './broker.ts';
-import { describePostgres } from './database.ts';
+import { describePostgres, query } from './database.ts';
 
 const startScript = fileURLToPath(new URL('../../scripts/start.mjs', import.meta.url));
 const startTimeoutMs = 120_000;
@@ -100,6 +100,15 @@ export class Millrace extends Broker {
     await this.stop();
     await librdkafka('evict', { dir: this.dataDir });
     await this.start();
+  }
+
+  protected async diskBytes(topic: string): Promise<number> {
+    const [row] = await query<{ bytes: string }>(
+      this.databaseUrl!,
+      `SELECT sum(pg_total_relation_size(to_regclass('kafka.segment_' || s.segment_id))) AS bytes
+       FROM kafka.segments s JOIN kafka.topics t USING (topic_id) WHERE t.name = '${topic}'`,
+    );
+    return Number(row!.bytes);
   }
 
   async #ready(child: ChildProcess, url: string): Promise<void> {

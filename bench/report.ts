@@ -84,9 +84,9 @@ Medians of ${counted(meta.rounds - 1, 'round')}, interleaved over the systems; i
 ${meta.command}
 \`\`\`
 
-${plots.map(([plot]) => `![${plot}](${name}-${plot}.svg)`).join('\n\n')}
-
 ${targetsTable(results)}
+
+${plots.map(([plot]) => `![${plot}](${name}-${plot}.svg)`).join('\n\n')}
 
 ${[...sections, ...memorySection(results, name)].join('\n\n')}
 

@@ -24,6 +24,8 @@ export const metrics = {
   total_rss_mb: { unit: 'MB', better: 'less' },
   disk_bytes_per_record: { unit: 'bytes', better: 'less' },
   start_ms: { unit: 'ms', better: 'less' },
+  fetch_ms: { unit: 'ms', better: 'less' },
+  fetch_cold_ms: { unit: 'ms', better: 'less' },
   batch_bytes: { unit: 'bytes', better: 'neither' },
 } as const satisfies Record<string, { unit: string; better: 'more' | 'less' | 'neither' }>;
 

@@ -124,6 +124,8 @@ const fanOut = [
   }),
 ];
 const startup = [scenario('startup-librdkafka', 'startup', { recordBytes: KiB, storedBytes: 100 * MB, lingerMs: 0 })];
+/** One shape of each work, for a comparison in two minutes. */
+const regression = [produce[0]!, consume[2]!, latency[0]!];
 /** A thousand consumers wait for a topic that nobody writes to, while records pass through another. */
 const longpoll = [1000, 5000].map(rate =>
   scenario(`longpoll-1000-${rate}-1KiB-1p-librdkafka`, 'latency', { recordBytes: KiB, rate, idleConsumers: 1000 }),
@@ -140,6 +142,7 @@ export const groups: Readonly<Record<string, readonly Scenario[]>> = {
   'fan-out': fanOut,
   startup,
   java,
+  regression,
   log: [...produce, ...consume, ...cold, ...latency, ...wide, ...longpoll, ...fanOut, ...startup, ...java],
 };
 

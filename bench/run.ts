@@ -76,11 +76,13 @@ function summary(sample: Sample): string {
     ['ack p99', sample.ack_p99_ms, 2],
     ['p50', sample.p50_ms, 2],
     ['p99', sample.p99_ms, 2],
+    ['start ms', sample.start_ms, 0],
     ['broker cpu', sample.broker_cpu_s_per_million, 2],
     ['pg cpu', sample.postgres_cpu_s_per_million, 2],
     ['client cpu', sample.client_cpu_s_per_million, 2],
     ['WAL', sample.wal_bytes_per_byte, 2],
-    ['broker MB', sample.broker_rss_mb, 0],
+    ['disk', sample.disk_bytes_per_record, 1],
+    ['MB', sample.total_rss_mb, 0],
   ];
   return shown
     .filter(([, value]) => value !== undefined)

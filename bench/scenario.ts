@@ -1,7 +1,7 @@
 // What is measured: a scenario is one piece of work in one shape, done by one client. Names follow one pattern,
 // work-shape-client, so that results of different runs can be laid side by side.
 
-export type Work = 'produce' | 'consume-warm' | 'consume-tail' | 'consume-cold' | 'latency';
+export type Work = 'produce' | 'consume-warm' | 'consume-tail' | 'consume-cold' | 'latency' | 'startup';
 export type Client = 'librdkafka' | 'java';
 export type Codec = 'none' | 'lz4' | 'zstd';
 
@@ -12,12 +12,16 @@ export interface Scenario {
   readonly recordBytes: number;
   readonly partitions: number;
   readonly producers: number;
+  /** Each reads everything. */
+  readonly consumers: number;
+  /** latency: consumers that wait at another, empty topic meanwhile. */
+  readonly parked: number;
   /** How long producers produce, or the longest a consumer consumes. */
   readonly seconds: number;
   readonly lingerMs: number;
   /** latency: records a second. */
   readonly rate: number;
-  /** consume-warm, consume-cold: payload bytes that lie there to be read. */
+  /** consume-warm, consume-cold, startup: payload bytes that lie there to be read. */
   readonly storedBytes: number;
   readonly codec: Codec;
   readonly idempotent: boolean;
@@ -41,6 +45,8 @@ function scenario(name: string, work: Work, rest: Partial<Scenario> = {}): Scena
     recordBytes: 100,
     partitions: 1,
     producers: 1,
+    consumers: 1,
+    parked: 0,
     seconds: 5,
     lingerMs: 5,
     rate: 0,
@@ -67,8 +73,31 @@ const librdkafka = (work: Work, words: string, rest: Partial<Scenario>): Scenari
   scenario(`${work}-${words}-librdkafka`, work, rest);
 
 const produce = shapes('produce', 'librdkafka');
-const consume = [...shapes('consume-warm', 'librdkafka'), ...shapes('consume-tail', 'librdkafka')];
-const cold = shapes('consume-cold', 'librdkafka');
+const many = { partitions: 6, consumers: 10, storedBytes: 60 * MB };
+const consume = [
+  ...shapes('consume-warm', 'librdkafka'),
+  librdkafka('consume-warm', '100B-6p-10consumers', many),
+  librdkafka('consume-warm', '1KiB-6p-10consumers', { ...many, recordBytes: KiB }),
+  ...shapes('consume-tail', 'librdkafka'),
+];
+const cold = [
+  ...shapes('consume-cold', 'librdkafka'),
+  librdkafka('consume-cold', '1KiB-6p-10consumers', { ...many, recordBytes: KiB }),
+];
+/** A record that was just written, until each consumer that waits for it has it. */
+const tailFetch = [1, 10, 100].map(consumers =>
+  scenario(`tail-fetch-${consumers}consumers-librdkafka`, 'latency', {
+    recordBytes: KiB,
+    rate: 50,
+    seconds: 10,
+    lingerMs: 0,
+    consumers,
+  }),
+);
+const longpoll = [
+  scenario('longpoll-1000-5000-1KiB-librdkafka', 'latency', { recordBytes: KiB, rate: 5000, parked: 1000 }),
+];
+const startup = [scenario('startup-1KiB-6p-librdkafka', 'startup', { recordBytes: KiB, partitions: 6 })];
 const latency = [
   librdkafka('latency', '5000-1KiB-1p', { recordBytes: KiB, rate: 5000 }),
   librdkafka('latency', '5000-100B-1p', { rate: 5000 }),
@@ -77,7 +106,15 @@ const latency = [
 const java = [
   ...shapes('produce', 'java'),
   ...shapes('consume-warm', 'java'),
-  scenario('latency-5000-1KiB-1p-java', 'latency', { recordBytes: KiB, rate: 5000, client: 'java', seconds: 10 }),
+  ...[5, 0].map(lingerMs =>
+    scenario(`latency-5000-1KiB-1p${lingerMs === 0 ? '-linger0' : ''}-java`, 'latency', {
+      recordBytes: KiB,
+      rate: 5000,
+      client: 'java',
+      seconds: 10,
+      lingerMs,
+    }),
+  ),
 ];
 /** More partitions, producers, sizes, codecs and rates. */
 const wide = [
@@ -106,9 +143,12 @@ export const groups: Readonly<Record<string, readonly Scenario[]>> = {
   consume,
   'consume-cold': cold,
   latency,
+  'tail-fetch': tailFetch,
+  longpoll,
+  startup,
   wide,
   java,
-  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...java],
+  log: [...produce, ...consume, ...cold, ...latency, ...tailFetch, ...longpoll, ...startup, ...wide, ...java],
 };
 
 /** A beginning stands for the scenarios with librdkafka; Java's tools take long, so they are asked for by name. */

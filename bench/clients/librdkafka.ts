@@ -1,12 +1,12 @@
-// The C client on librdkafka: built once with the machine's own compiler, then run as a process of its own, so that
-// it shares nothing with the systems but the CPUs.
+// The C client on librdkafka (native/): built once with the machine's own compiler, then run as a process of its own,
+// so that it shares nothing with the systems but the CPUs.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, statSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Arguments, nameValue, runProgram } from './program.ts';
 
-const source = fileURLToPath(new URL('./librdkafka.c', import.meta.url));
+const sources = fileURLToPath(new URL('./native', import.meta.url));
 const binary = fileURLToPath(new URL('../../.cache/bench/librdkafka', import.meta.url));
 
 export interface Produced {
@@ -31,7 +31,7 @@ export interface Tailed extends Produced {
   readonly consumed_seconds: number;
 }
 
-interface Percentiles {
+export interface Percentiles {
   readonly count: number;
   readonly p50: number;
   readonly p95: number;
@@ -43,9 +43,11 @@ interface Percentiles {
 export interface Latencies {
   readonly records: number;
   readonly received: number;
+  readonly expected: number;
   readonly unacknowledged: number;
   readonly failed: number;
   readonly sender_late_max_ms: number;
+  readonly parked_answers: number;
   readonly cpu_s: number;
   readonly ack: Percentiles;
   readonly end_to_end: Percentiles;
@@ -53,21 +55,23 @@ export interface Latencies {
 
 /** Builds the client where that has not been done; as root it may install what it needs. */
 export function buildLibrdkafkaClient(): void {
-  if (existsSync(binary) && statSync(binary).mtimeMs > statSync(source).mtimeMs) return;
+  const files = readdirSync(sources).map(file => join(sources, file));
+  if (existsSync(binary) && files.every(file => statSync(file).mtimeMs < statSync(binary).mtimeMs)) return;
+  const programs = files.filter(file => file.endsWith('.c'));
   mkdirSync(dirname(binary), { recursive: true });
-  let built = compile();
+  let built = compile(programs);
   if (built.status !== 0 && process.getuid?.() === 0 && /librdkafka\/rdkafka\.h|lrdkafka/.test(built.stderr)) {
     process.stderr.write('installing librdkafka-dev with apt-get\n');
     spawnSync('apt-get', ['install', '-y', '-q', 'librdkafka-dev'], { stdio: ['ignore', 2, 2] });
-    built = compile();
+    built = compile(programs);
   }
   if (built.status === 0) return;
   const why = built.error?.message ?? built.stderr;
   throw new Error(`the librdkafka client cannot be built (a C compiler and librdkafka-dev are needed): ${why}`);
 }
 
-function compile() {
-  const flags = ['-O2', '-Wall', '-o', binary, source, '-lrdkafka', '-lpthread'];
+function compile(programs: readonly string[]) {
+  const flags = ['-O2', '-Wall', '-o', binary, ...programs, '-lrdkafka', '-lpthread'];
   return spawnSync('cc', flags, { encoding: 'utf8' });
 }
 
@@ -76,3 +80,13 @@ export const librdkafka = <T>(mode: string, values: Arguments): Promise<T> =>
 
 export const librdkafkaVersion = async (): Promise<string> =>
   (await librdkafka<{ version: string }>('version', {})).version;
+
+/** Drops a directory's files from the page cache; what of them stayed is too little to matter, or an error. */
+export async function evict(directory: string): Promise<void> {
+  const { mb, still_cached_mb } = await librdkafka<{ mb: number; still_cached_mb: number }>('evict', {
+    dir: directory,
+  });
+  if (still_cached_mb > Math.max(16, mb * 0.05)) {
+    throw new Error(`${still_cached_mb} of ${mb} MB of ${directory} stayed in the page cache`);
+  }
+}

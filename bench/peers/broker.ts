@@ -2,7 +2,7 @@
 import { consumeWithJava, produceWithJava } from '../clients/java.ts';
 import { type Consumed, type Latencies, librdkafka, type Produced, type Tailed } from '../clients/librdkafka.ts';
 import { payloadFile } from '../clients/payloads.ts';
-import type { Scenario } from '../scenario.ts';
+import type { Scenario, Work } from '../scenario.ts';
 import { type Payers, startCost } from './cost.ts';
 import type { Sample, System } from './system.ts';
 
@@ -13,6 +13,8 @@ const storingBatchBytes = 65_536;
 /** Records that wait in the clients, all together; in each that does not batch. Few enough to be flushed soon. */
 const mostQueued = 300_000;
 const queuedUnbatched = 100;
+
+const readsStored: ReadonlySet<Work> = new Set(['consume-warm', 'consume-cold', 'startup']);
 
 export abstract class Broker implements System {
   abstract readonly name: string;
@@ -33,6 +35,8 @@ export abstract class Broker implements System {
   abstract describe(): Promise<Record<string, string>>;
   /** Everything that was cached is gone when this resolves: the page cache, and the system's own. */
   protected abstract makeCold(): Promise<void>;
+  /** On disk, indexes included; undefined where that cannot be seen. */
+  protected abstract diskBytes(topic: string): Promise<number | undefined>;
 
   can(): boolean {
     return true;
@@ -43,7 +47,7 @@ export abstract class Broker implements System {
   }
 
   async prepare(scenario: Scenario): Promise<void> {
-    if (scenario.work !== 'consume-warm' && scenario.work !== 'consume-cold') return;
+    if (!readsStored.has(scenario.work)) return;
     const topic = await this.#createTopic(scenario);
     const records = Math.round(scenario.storedBytes / scenario.recordBytes);
     const producing = { ...scenario, producers: 1, lingerMs: 50, batchBytes: storingBatchBytes };
@@ -66,6 +70,8 @@ export abstract class Broker implements System {
         return this.#withTopic(scenario, topic => this.#tail(scenario, topic));
       case 'latency':
         return this.#withTopic(scenario, topic => this.#latency(scenario, topic));
+      case 'startup':
+        return this.#startUp(scenario);
       case 'consume-cold':
         await this.makeCold();
         return this.#consume(scenario);
@@ -78,15 +84,35 @@ export abstract class Broker implements System {
     const cost = await startCost(this.payers);
     if (scenario.client === 'java') {
       const { recordsPerSecond, sent, cpu_s } = await produceWithJava(this.bootstrap, topic, scenario);
-      return { ...rates(recordsPerSecond, 1, scenario), ...(await cost(sent, scenario, cpu_s)) };
+      const costs = await cost(sent, scenario, cpu_s);
+      return { ...rates(recordsPerSecond, 1, scenario), ...costs, ...(await this.#disk(topic, sent)) };
     }
     const produced = await librdkafka<Produced>('produce', this.#arguments(scenario, topic));
     if (produced.batch_bytes > 0) this.batchBytes.set(scenario.name, Math.round(produced.batch_bytes));
     return {
       ...rates(produced.records, produced.seconds, scenario),
       ...(await cost(produced.records, scenario, produced.cpu_s)),
+      ...(await this.#disk(topic, produced.records)),
       batch_bytes: produced.batch_bytes,
     };
+  }
+
+  async #disk(topic: string, records: number): Promise<Sample> {
+    const bytes = await this.diskBytes(topic);
+    return bytes === undefined ? {} : { disk_bytes_per_record: bytes / records };
+  }
+
+  /** Stopped as it should be, then started on what is stored, until a client that knocks all the while has its answer. */
+  async #startUp(scenario: Scenario): Promise<Sample> {
+    const { topic } = this.#stored.get(scenario.name)!;
+    await this.stop();
+    const first = librdkafka<{ acknowledged_ns: number }>('first', { bootstrap: this.bootstrap, topic });
+    const begun = process.hrtime.bigint();
+    await this.start();
+    const { acknowledged_ns } = await first;
+    const cost = await startCost(this.payers);
+    const { total_rss_mb, broker_rss_mb, rss_mb } = await cost(1, scenario, 0);
+    return { start_ms: (acknowledged_ns - Number(begun)) / 1e6, total_rss_mb, broker_rss_mb, rss_mb };
   }
 
   async #tail(scenario: Scenario, topic: string): Promise<Sample> {
@@ -103,14 +129,14 @@ export abstract class Broker implements System {
     const cost = await startCost(this.payers);
     if (scenario.client === 'java') {
       const consumed = await consumeWithJava(this.bootstrap, topic, records);
-      const { wal_bytes_per_byte: _, ...costs } = await cost(consumed.records, scenario, consumed.cpu_s);
-      return { ...rates(consumed.recordsPerSecond, 1, scenario), ...costs };
+      const costs = await cost(consumed.records, scenario, consumed.cpu_s);
+      return { ...rates(consumed.recordsPerSecond, 1, scenario), ...withoutWal(costs) };
     }
-    const { partitions, seconds } = scenario;
-    const values = { bootstrap: this.bootstrap, topic, partitions, records, seconds: seconds * 4 };
+    const { partitions, seconds, consumers } = scenario;
+    const values = { bootstrap: this.bootstrap, topic, partitions, records, consumers, seconds: seconds * 4 };
     const consumed = await librdkafka<Consumed>('consume', values);
-    const { wal_bytes_per_byte: _, ...costs } = await cost(consumed.records, scenario, consumed.cpu_s);
-    return { ...rates(consumed.records, consumed.seconds, scenario), ...costs };
+    const costs = await cost(consumed.records, scenario, consumed.cpu_s);
+    return { ...rates(consumed.records, consumed.seconds, scenario), ...withoutWal(costs) };
   }
 
   async #latency(scenario: Scenario, topic: string): Promise<Sample> {
@@ -119,13 +145,16 @@ export abstract class Broker implements System {
       const { ack, sent, cpu_s } = await produceWithJava(this.bootstrap, topic, scenario);
       return { ...acknowledgements(ack), ...(await cost(sent, scenario, cpu_s)) };
     }
-    const values = { ...this.#arguments(scenario, topic), rate: scenario.rate, warmup: 1 };
-    const { ack, end_to_end, records, unacknowledged, failed, received, cpu_s } = await librdkafka<Latencies>(
-      'latency',
-      values,
-    );
-    if (unacknowledged + failed > 0 || received < records) {
-      process.stderr.write(`  ${this.name}: ${unacknowledged} of ${records} unacknowledged, ${received} received\n`);
+    const { rate, consumers, parked } = scenario;
+    const parkedTopic = parked > 0 ? await this.#createTopic({ ...scenario, partitions: 1 }) : undefined;
+    const values = { ...this.#arguments(scenario, topic), rate, consumers, warmup: 1 };
+    const waiting = parkedTopic ? { parked, 'parked-topic': parkedTopic } : {};
+    const done = await librdkafka<Latencies>('latency', { ...values, ...waiting });
+    if (parkedTopic) await this.#deleteTopic(parkedTopic);
+    const { ack, end_to_end, records, unacknowledged, failed, received, expected, cpu_s } = done;
+    if (unacknowledged + failed > 0 || received < expected) {
+      const reads = `${received} of ${expected} received`;
+      process.stderr.write(`  ${this.name}: ${unacknowledged} of ${records} unacknowledged, ${reads}\n`);
     }
     return {
       p50_ms: end_to_end.p50,
@@ -183,6 +212,11 @@ export abstract class Broker implements System {
   async #deleteTopic(topic: string): Promise<void> {
     await librdkafka('delete', { bootstrap: this.bootstrap, topic });
   }
+}
+
+/** Reading writes none; what little there is is Postgres's own. */
+function withoutWal({ wal_bytes_per_byte: _, wal_bytes_per_record: __, ...rest }: Sample): Sample {
+  return rest;
 }
 
 function acknowledgements({ p50, p95, p99, p999 }: Record<'p50' | 'p95' | 'p99' | 'p999', number>): Sample {

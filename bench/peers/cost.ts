@@ -29,6 +29,7 @@ export async function startCost({ broker, postgres, databaseUrl }: Payers) {
     if (hasBroker || hasPostgres) {
       sample.cpu_s_per_million = (brokerCpu + postgresCpu) / millions;
       sample.rss_mb = residentMb(broker) + proportionalMb(postgres);
+      sample.total_rss_mb = residentMb(broker) + anonymousMb(postgres);
     }
     if (hasBroker) {
       sample.broker_cpu_s_per_million = brokerCpu / millions;
@@ -40,7 +41,9 @@ export async function startCost({ broker, postgres, databaseUrl }: Payers) {
       sample.postgres_own_mb = anonymousMb(postgres);
     }
     if (databaseUrl !== undefined) {
-      sample.wal_bytes_per_byte = ((await walPosition(databaseUrl)) - wal) / (records * recordBytes);
+      const walBytes = (await walPosition(databaseUrl)) - wal;
+      sample.wal_bytes_per_record = walBytes / records;
+      sample.wal_bytes_per_byte = walBytes / (records * recordBytes);
     }
     return sample;
   };

@@ -47,6 +47,16 @@ export async function walPosition(url: string): Promise<number> {
   return Number(row!.at);
 }
 
+/** Bytes on disk of the tables that a condition on pg_class c and pg_namespace n chooses, indexes and TOAST included. */
+export async function tableBytes(url: string, condition: string): Promise<number> {
+  const [row] = await query<{ bytes: string | null }>(
+    url,
+    `SELECT sum(pg_total_relation_size(c.oid)) AS bytes FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+      WHERE relkind = 'r' AND ${condition}`,
+  );
+  return Number(row!.bytes ?? 0);
+}
+
 export async function describePostgres(url: string): Promise<Record<string, string>> {
   const list = decisive.map(name => `'${name}'`).join(',');
   const rows = await query<{ name: string; value: string }>(

@@ -1,12 +1,16 @@
 // Apache Kafka, one node on this machine, from Maven Central (compat/kafka). As it comes it acknowledges from the page
 // cache; `kafka-flush` makes it flush every append to disk before it acknowledges, which is what a COMMIT promises.
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type KafkaServer, kafkaVersion, startKafka } from '../../compat/kafka/kafka.ts';
-import { librdkafka } from '../clients/librdkafka.ts';
+import { freePorts, type KafkaServer, kafkaVersion, startKafka } from '../../compat/kafka/kafka.ts';
+import { evict } from '../clients/librdkafka.ts';
 import { Broker } from './broker.ts';
 
 /** It is stopped with SIGSTOP while others are measured; its controller must not take it for dead afterwards. */
 const patience = { 'broker.session.timeout.ms': '3600000', 'log.retention.ms': '-1' };
+
+/** What stat(2) counts in; Kafka's index files are sparse. */
+const blockBytes = 512;
 
 export class Kafka extends Broker {
   readonly name: string;
@@ -16,6 +20,7 @@ export class Kafka extends Broker {
   readonly #directory: string;
   readonly #flush: boolean;
   #server: KafkaServer | undefined;
+  #port: number | undefined;
 
   constructor(directory: string, { flush }: { readonly flush: boolean }) {
     super();
@@ -28,7 +33,8 @@ export class Kafka extends Broker {
   }
 
   async start(): Promise<void> {
-    this.#server = await startKafka({ dataDir: this.#directory, overrides: this.#overrides });
+    this.#port ??= (await freePorts(1))[0]!;
+    this.#server = await startKafka({ dataDir: this.#directory, port: this.#port, overrides: this.#overrides });
     this.bootstrap = this.#server.bootstrap;
     this.brokerPids = [this.#server.pid];
   }
@@ -44,7 +50,14 @@ export class Kafka extends Broker {
 
   /** It caches nothing itself. */
   protected async makeCold(): Promise<void> {
-    await librdkafka('evict', { dir: this.#directory });
+    await evict(this.#directory);
+  }
+
+  protected async diskBytes(topic: string): Promise<number> {
+    const log = join(this.#directory, 'log');
+    const partitions = readdirSync(log).filter(name => name.replace(/-\d+$/, '') === topic);
+    const files = partitions.flatMap(name => readdirSync(join(log, name)).map(file => join(log, name, file)));
+    return files.reduce((sum, file) => sum + statSync(file).blocks * blockBytes, 0);
   }
 
   get #overrides(): Record<string, string> {

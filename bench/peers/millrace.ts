@@ -8,11 +8,13 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { freePorts } from '../../compat/kafka/kafka.ts';
-import { librdkafka } from '../clients/librdkafka.ts';
+import { evict } from '../clients/librdkafka.ts';
 import { Broker } from './broker.ts';
-import { describePostgres } from './database.ts';
+import { describePostgres, query, tableBytes } from './database.ts';
 
+/** Builds what has changed, then runs the server; started again, the server alone is run. */
 const startScript = fileURLToPath(new URL('../../scripts/start.mjs', import.meta.url));
+const builtServer = fileURLToPath(new URL('../../dist/main.js', import.meta.url));
 const startTimeoutMs = 120_000;
 
 export interface MillraceOptions {
@@ -58,7 +60,8 @@ export class Millrace extends Broker {
     const [kafka, http] = this.#ports as [number, number];
     const addresses = ['--kafka', `127.0.0.1:${kafka}`, '--http', `127.0.0.1:${http}`, '--data-dir', this.dataDir];
     const log = createWriteStream(join(this.#options.directory, 'millrace.log'), { flags: 'a' });
-    const child = spawn(process.execPath, [startScript, ...addresses, ...settings.map(flagOf)], {
+    const script = existsSync(join(this.dataDir, 'port')) ? builtServer : startScript;
+    const child = spawn(process.execPath, [script, ...addresses, ...settings.map(flagOf)], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     child.stdout.pipe(log, { end: false });
@@ -98,8 +101,19 @@ export class Millrace extends Broker {
   async makeCold(): Promise<void> {
     if (this.#options.running) throw new Error('consume-cold needs a server that the bench starts itself');
     await this.stop();
-    await librdkafka('evict', { dir: this.dataDir });
+    await evict(this.dataDir);
     await this.start();
+  }
+
+  protected async diskBytes(topic: string): Promise<number> {
+    const url = this.databaseUrl!;
+    const segments = await query<{ name: string }>(
+      url,
+      `SELECT 'segment_' || segment_id AS name FROM kafka.segments JOIN kafka.topics USING (topic_id)
+        WHERE topics.name = '${topic}'`,
+    );
+    const names = segments.map(({ name }) => `'${name}'`).join(',') || 'NULL';
+    return tableBytes(url, `nspname = 'kafka' AND relname IN (${names})`);
   }
 
   async #ready(child: ChildProcess, url: string): Promise<void> {

@@ -10,7 +10,7 @@ import { nameValue, runProgram } from '../clients/program.ts';
 import type { Scenario, Work } from '../scenario.ts';
 import { rates } from './broker.ts';
 import { none, startCost } from './cost.ts';
-import { createDatabase, describePostgres, query } from './database.ts';
+import { createDatabase, describePostgres, query, tableBytes } from './database.ts';
 import type { Millrace } from './millrace.ts';
 import type { Sample, System } from './system.ts';
 
@@ -47,6 +47,9 @@ export class Rows implements System {
   can(scenario: Scenario): boolean {
     return (
       scenario.work !== 'consume-tail' &&
+      scenario.work !== 'startup' &&
+      scenario.consumers === 1 &&
+      scenario.parked === 0 &&
       scenario.client !== 'java' &&
       scenario.codec === 'none' &&
       scenario.batchRecords !== 1
@@ -77,6 +80,9 @@ export class Rows implements System {
     const cost = await startCost({ broker: none, postgres, databaseUrl: mode === 'consume' ? undefined : this.#url });
     const done = await this.#run(mode, scenario, { seconds: scenario.seconds });
     const sample = await cost(done.records, scenario, done.cpu_s);
+    if (mode === 'produce') {
+      sample.disk_bytes_per_record = (await tableBytes(this.#url, "nspname = 'public'")) / done.records;
+    }
     if (mode !== 'latency') return { ...sample, ...rates(done.records, done.seconds, scenario) };
     for (const point of ['p50', 'p95', 'p99', 'p999'] as const) {
       sample[`${point}_ms`] = done.end_to_end![point];

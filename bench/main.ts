@@ -14,6 +14,7 @@ import { Kafka } from './peers/kafka.ts';
 import { Millrace } from './peers/millrace.ts';
 import { Rows } from './peers/rows.ts';
 import type { System } from './peers/system.ts';
+import { signalAll, treeOf } from './processes.ts';
 import { checkOut, compare, lastRelease, removeWorktree } from './regression.ts';
 import { writeMemoryPlot, writeReport } from './report.ts';
 import { runScenarios } from './run.ts';
@@ -180,6 +181,8 @@ function choosePeers(): System[] {
 
 function stop(): Promise<void> {
   stopping ??= (async () => {
+    // Interrupted while one is measured, the others are stopped and would not hear of their end.
+    signalAll(treeOf(systems.flatMap(system => system.processes())), 'SIGCONT');
     for (const system of [...systems].reverse()) await system.stop();
     await millrace.stop();
     if (before) removeWorktree(before);

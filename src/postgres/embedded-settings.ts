@@ -40,6 +40,10 @@ export function tunedSettings({ memoryBytes, freeDiskBytes }: Machine): Record<s
     wal_level: 'logical',
     wal_buffers: '16MB',
     wal_compression: 'off',
+    // Until a checkpoint has left segments to use again, each new one would be filled with zeros and flushed while
+    // every commit waits: 12 ms for each 16 MB, on a disk that flushes a commit in 0.1. Without, a busy producer of
+    // 1 KiB records got 19 % more through (bench, produce-1KiB-1p), and flushes take no longer.
+    wal_init_zero: 'off',
     max_wal_size: megabytes(maxWal),
     min_wal_size: megabytes(between(256 * MiB, maxWal / 8, GiB)),
     checkpoint_timeout: '15min',

@@ -15,7 +15,7 @@ import { Millrace } from './peers/millrace.ts';
 import { Rows } from './peers/rows.ts';
 import type { System } from './peers/system.ts';
 import { signalAll, treeOf } from './processes.ts';
-import { checkOut, compare, lastRelease, removeWorktree } from './regression.ts';
+import { checkOut, compare, describe, lastRelease, removeWorktree } from './regression.ts';
 import { writeMemoryPlot, writeReport } from './report.ts';
 import { runScenarios } from './run.ts';
 import { findScenarios, groups } from './scenario.ts';
@@ -36,7 +36,7 @@ Scenarios: ${Object.keys(groups).join(', ')}, memory, growth; or a scenario's na
   --dir DIR             where data directories are made (default: the temporary directory)
   --minutes N           how long memory runs (default 10)
   --records N           how many growth produces (default 3000000)
-  --against REF         the commit that regression compares with (default: the last release's tag)
+  --against REF         the commit that regression compares with (default: the last release, where there is one)
   --list                the scenarios' names
 `;
 
@@ -71,6 +71,11 @@ if (values.help || positionals.length === 0) {
 }
 
 const isRegression = positionals.includes('regression');
+const against = isRegression ? (values.against ?? lastRelease()) : undefined;
+if (isRegression && against === undefined) {
+  process.stderr.write('There is no release to compare with: name a commit with --against.\n');
+  process.exit(2);
+}
 const seconds = values.seconds ? Number(values.seconds) : values.short || isRegression ? 3 : undefined;
 const wantsMemory = positionals.includes('memory');
 const wantsGrowth = positionals.includes('growth');
@@ -94,7 +99,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 try {
   const machine = describeMachine();
   const absent = await start();
-  if (isRegression && absent.before) throw new Error('the earlier commit did not start');
+  if (absent.before) throw new Error(`${against} does not start here: ${absent.before}`);
   const results = await runScenarios({ scenarios, systems, rounds, log });
   if (wantsGrowth) results.push(...(await measureGrowth(millrace, Number(values.records), log)));
   if (wantsMemory) results.push(...(await runMemory()));
@@ -114,7 +119,11 @@ try {
     writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
     writeFileSync(`${values.json}.meta.json`, `${JSON.stringify(meta, null, 1)}\n`);
   }
-  if (isRegression) log(compare(results).join('\n'));
+  if (isRegression) {
+    const comparisons = compare(results);
+    log(describe(comparisons));
+    if (comparisons.some(({ verdict }) => verdict === 'slower')) process.exitCode = 1;
+  }
   if (values.report) log(writeReport(results, meta, values.report));
 } finally {
   await stop();
@@ -153,8 +162,7 @@ function makeMillrace(): Millrace {
   });
 }
 
-function makeBefore(): System {
-  const ref = values.against ?? lastRelease();
+function makeBefore(ref: string): System {
   before = checkOut(ref, directory);
   return new Millrace({
     directory,
@@ -168,10 +176,10 @@ function choosePeers(): System[] {
     rows: () => new Rows(millrace),
     copy: () => new Copy(millrace),
     kafka: () => new Kafka(directory, { flush: false }),
-    before: makeBefore,
     'kafka-flush': () => new Kafka(directory, { flush: true }),
   };
-  const names = (isRegression ? 'before' : values.peers).split(',').filter(peer => peer && peer !== 'none');
+  if (against) return [makeBefore(against)];
+  const names = values.peers.split(',').filter(peer => peer && peer !== 'none');
   return names.map(name => {
     const make = peers[name];
     if (!make) throw new Error(`no system ${name}; there are ${Object.keys(peers).join(', ')}`);

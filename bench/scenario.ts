@@ -124,8 +124,12 @@ const fanOut = [
   }),
 ];
 const startup = [scenario('startup-librdkafka', 'startup', { recordBytes: KiB, storedBytes: 100 * MB, lingerMs: 0 })];
-/** One shape of each work, for a comparison in two minutes. */
-const regression = [produce[0]!, consume[2]!, latency[0]!];
+/** For a comparison in two minutes. */
+const regression = [
+  ...produce.filter(({ partitions }) => partitions === 1),
+  ...consume.filter(({ name }) => name === 'consume-warm-1KiB-1p-librdkafka'),
+  ...latency.filter(({ name }) => name === 'latency-5000-1KiB-1p-librdkafka'),
+];
 /** A thousand consumers wait for a topic that nobody writes to, while records pass through another. */
 const longpoll = [1000, 5000].map(rate =>
   scenario(`longpoll-1000-${rate}-1KiB-1p-librdkafka`, 'latency', { recordBytes: KiB, rate, idleConsumers: 1000 }),

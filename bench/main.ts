@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildLibrdkafkaClient, librdkafkaVersion } from './clients/librdkafka.ts';
-import { measureGrowth } from './growth.ts';
+import { growthSettings, measureGrowth } from './growth.ts';
 import { describeMachine } from './machine.ts';
 import { measureMemory } from './memory.ts';
 import type { Result } from './metrics.ts';
@@ -16,8 +16,8 @@ import { Rows } from './peers/rows.ts';
 import type { System } from './peers/system.ts';
 import { signalAll, treeOf } from './processes.ts';
 import { checkOut, compare, describe, lastRelease, removeWorktree } from './regression.ts';
-import { writeMemoryPlot, writeReport } from './report.ts';
-import { runScenarios } from './run.ts';
+import { writeGrowthPlots, writeMemoryPlot, writeReport } from './report.ts';
+import { alone, runScenarios } from './run.ts';
 import { findScenarios, groups } from './scenario.ts';
 
 const usage = `npm run bench -- <scenario…> [flags]
@@ -36,6 +36,7 @@ Scenarios: ${Object.keys(groups).join(', ')}, memory, growth; or a scenario's na
   --dir DIR             where data directories are made (default: the temporary directory)
   --minutes N           how long memory runs (default 10)
   --records N           how many growth produces (default 3000000)
+  --snapshot-minutes N  how long growth holds a snapshot (default 1)
   --against REF         the commit that regression compares with (default: the last release, where there is one)
   --list                the scenarios' names
 `;
@@ -54,6 +55,7 @@ const { values, positionals } = parseArgs({
     report: { type: 'string' },
     minutes: { type: 'string', default: '10' },
     records: { type: 'string', default: '3000000' },
+    'snapshot-minutes': { type: 'string', default: '1' },
     against: { type: 'string' },
     dir: { type: 'string', default: tmpdir() },
     list: { type: 'boolean', default: false },
@@ -101,8 +103,8 @@ try {
   const absent = await start();
   if (absent.before) throw new Error(`${against} does not start here: ${absent.before}`);
   const results = await runScenarios({ scenarios, systems, rounds, log });
-  if (wantsGrowth) results.push(...(await measureGrowth(millrace, Number(values.records), log)));
-  if (wantsMemory) results.push(...(await runMemory()));
+  if (wantsGrowth) results.push(...(await alone(millrace, systems, 'produce', runGrowth)));
+  if (wantsMemory) results.push(...(await alone(millrace, systems, 'produce', runMemory)));
   const settings = Object.fromEntries(
     await Promise.all(systems.map(async system => [system.name, await system.describe()] as const)),
   );
@@ -146,6 +148,13 @@ async function start(): Promise<Record<string, string>> {
   return absent;
 }
 
+async function runGrowth(): Promise<Result[]> {
+  const options = { records: Number(values.records), snapshotMinutes: Number(values['snapshot-minutes']), log };
+  const growth = await measureGrowth(millrace, options);
+  if (values.report) writeGrowthPlots(growth, values.report);
+  return growth.results;
+}
+
 async function runMemory(): Promise<Result[]> {
   const { samples, results } = await measureMemory(millrace, Number(values.minutes), log);
   if (values.report) writeMemoryPlot(samples, values.report);
@@ -157,7 +166,7 @@ function makeMillrace(): Millrace {
   if ((bootstrap === undefined) !== (databaseUrl === undefined)) throw new Error('--bootstrap needs --database-url');
   return new Millrace({
     directory,
-    settings: values.set,
+    settings: [...(wantsGrowth ? growthSettings : []), ...values.set],
     ...(bootstrap && databaseUrl ? { running: { bootstrap, databaseUrl } } : {}),
   });
 }

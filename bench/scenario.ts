@@ -107,13 +107,11 @@ const wide = [
 ];
 
 /** Several that read the same. */
+const ten = { recordBytes: KiB, partitions: 6, consumers: 10, storedBytes: 100 * MB };
 const fanOut = [
-  librdkafka('consume-warm', '1KiB-6p-10consumers', {
-    recordBytes: KiB,
-    partitions: 6,
-    consumers: 10,
-    storedBytes: 100 * MB,
-  }),
+  librdkafka('consume-warm', '1KiB-6p-10consumers', ten),
+  librdkafka('consume-tail', '1KiB-6p-10consumers', ten),
+  librdkafka('consume-cold', '1KiB-6p-10consumers', ten),
   librdkafka('latency', '1000-1KiB-1p-100consumers', { recordBytes: KiB, rate: 1000, consumers: 100 }),
   librdkafka('latency', '100-1KiB-1p-linger0', { recordBytes: KiB, rate: 100, lingerMs: 0 }),
   librdkafka('latency', '100-1KiB-1p-linger0-100consumers', {
@@ -135,6 +133,17 @@ const longpoll = [1000, 5000].map(rate =>
   scenario(`longpoll-1000-${rate}-1KiB-1p-librdkafka`, 'latency', { recordBytes: KiB, rate, idleConsumers: 1000 }),
 );
 
+/** As pg-queue-pubsub-benchmark has it: 10 writers, 4 partitions, 5 groups that read all of it meanwhile. */
+const pubsub = [100, 200].map(batchRecords =>
+  scenario(`pubsub-1KiB-4p-batch${batchRecords}-librdkafka`, 'consume-tail', {
+    recordBytes: KiB,
+    partitions: 4,
+    producers: 10,
+    consumers: 5,
+    batchRecords,
+  }),
+);
+
 /** What can be asked for on the command line, besides a scenario's own name or the beginning of one. */
 export const groups: Readonly<Record<string, readonly Scenario[]>> = {
   produce,
@@ -145,9 +154,10 @@ export const groups: Readonly<Record<string, readonly Scenario[]>> = {
   longpoll,
   'fan-out': fanOut,
   startup,
+  pubsub,
   java,
   regression,
-  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...longpoll, ...fanOut, ...startup, ...java],
+  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...longpoll, ...fanOut, ...startup, ...pubsub, ...java],
 };
 
 /** A beginning stands for the scenarios with librdkafka; Java's tools take long, so they are asked for by name. */

@@ -60,10 +60,11 @@ export class GrowingTopic {
     return done;
   }
 
-  /** The time of single reads, ms. */
-  async read(from: number, to: number, seed: number): Promise<Percentiles> {
-    const { bootstrap } = this.#millrace;
-    const values = { bootstrap, topic: this.name, from, to, end: this.records, count: readsPerProbe, seed };
+  /** The time of single reads at offsets `from` on, ms; `cold`: with nothing in the page cache. */
+  async read(from: number, seed: number, { cold = false } = {}): Promise<Percentiles> {
+    const { bootstrap, dataDir } = this.#millrace;
+    const where = { topic: this.name, from, to: this.records, count: readsPerProbe, seed };
+    const values = { bootstrap, ...where, cold: cold ? dataDir : undefined };
     return runProgram(process.execPath, ['--import', 'tsx', reader, ...nameValue(values)]);
   }
 

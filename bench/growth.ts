@@ -1,10 +1,9 @@
 // npm run bench -- growth [--records N] [--snapshot-minutes N]: whether Millrace stays as fast as one topic grows, and
 // then while segments of it are dropped, while its tables are vacuumed, and while a transaction holds an old snapshot.
 import { statfsSync } from 'node:fs';
-import { evict } from './clients/librdkafka.ts';
 import { dropSegments, type End, holdSnapshot, vacuum } from './disturbances.ts';
 import { chunkRecords, GrowingTopic } from './growing-topic.ts';
-import { type Metric, median, type Percentiles, type Result, summarised } from './metrics.ts';
+import { type Metric, median, type Result, summarised } from './metrics.ts';
 import type { Millrace } from './peers/millrace.ts';
 
 /** Records after which it is measured, besides the last. */
@@ -122,7 +121,6 @@ class Growing {
 
   /** Without the restart that would end what goes on: Postgres may have some of what is read, the page cache nothing. */
   async #probe(from = 0): Promise<Figures> {
-    await evict(this.#millrace.dataDir);
     const reads = await this.#read(from);
     const rates: number[] = [];
     for (let chunk = 0; chunk < chunksOfRate; chunk++) rates.push(await this.#topic.append());
@@ -132,9 +130,9 @@ class Growing {
   /** At offsets that were not read before; then at the same once more. */
   async #read(from = 0): Promise<Figures> {
     const seed = ++this.#seed;
-    const { records } = this.#topic;
-    const read = (): Promise<Percentiles> => this.#topic.read(Math.floor(records * from), records, seed);
-    const [cold, warm] = [await read(), await read()];
+    const first = Math.floor(this.#topic.records * from);
+    const cold = await this.#topic.read(first, seed, { cold: true });
+    const warm = await this.#topic.read(first, seed);
     return {
       fetch_cold_p50_ms: [cold.p50],
       fetch_cold_p99_ms: [cold.p99],

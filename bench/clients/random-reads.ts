@@ -1,13 +1,17 @@
 // How long single Fetch requests take at offsets here and there in a topic's partition 0, one after the other, by
 // @platformatic/kafka in a process of its own. Offsets are spread evenly over from..to, so that no two are near each other
 // where the topic is large enough, and read in a random order; the same seed gives the same ones. A Fetch brings one batch
-// at least, and 64 KiB at most where that is more. node --import tsx random-reads.ts name=value…, prints one JSON object.
+// at least, and 64 KiB at most where that is more. With cold=DIR that directory's files are dropped from the page cache
+// again and again. node --import tsx random-reads.ts name=value…, prints one JSON object.
 import { Consumer } from '@platformatic/kafka';
 import { percentiles } from '../metrics.ts';
+import { evict } from './librdkafka.ts';
 
 /** At the end of the log, where nothing that is measured lies: until the connection is open and the code compiled. */
 const warmUps = 50;
 const maxBytes = 65_536;
+/** Read-ahead brings much more than what was asked for: before so many reads it is dropped again. */
+const readsBetweenEvictions = 10;
 
 const values = new Map(process.argv.slice(2).map(word => word.split(/=(.*)/s) as [string, string]));
 const number = (name: string): number => Number(values.get(name));
@@ -15,6 +19,7 @@ const topic = values.get('topic')!;
 const from = number('from');
 const to = number('to');
 const count = number('count');
+const coldDirectory = values.get('cold');
 
 const consumer = new Consumer({
   clientId: 'millrace-bench',
@@ -63,8 +68,11 @@ function seeded(seed: number): () => number {
   };
 }
 
-for (let i = 0; i < warmUps; i++) await read(number('end') - 1);
+for (let i = 0; i < warmUps; i++) await read(to - 1);
 const took: number[] = [];
-for (const offset of spreadOffsets()) took.push(await read(offset));
+for (const offset of spreadOffsets()) {
+  if (coldDirectory && took.length % readsBetweenEvictions === 0) await evict(coldDirectory);
+  took.push(await read(offset));
+}
 console.log(JSON.stringify(percentiles(took)));
 await consumer.close();

@@ -6,8 +6,8 @@
 import { ErrorCode } from '../../protocol/errors.ts';
 import { Fetch } from '../../protocol/messages/01-fetch.ts';
 import type { RequestOf, ResponseOf } from '../../protocol/schema.ts';
-import type { ReadResult } from '../../storage/log.ts';
 import type { PartitionLog } from '../../storage/partition-log.ts';
+import type { ReadResult } from '../../storage/stored-log.ts';
 import type { BrokerContext, RequestContext } from '../context.ts';
 import type { FetchPartition } from '../fetch-sessions.ts';
 import { awaitChange } from '../fetch-wait.ts';

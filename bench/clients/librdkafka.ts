@@ -1,13 +1,16 @@
 // The C client on librdkafka: built once with the machine's own compiler, then run as a process of its own, so that
 // it shares nothing with the systems but the CPUs.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Arguments, nameValue, runProgram } from './program.ts';
 
 const source = fileURLToPath(new URL('./librdkafka.c', import.meta.url));
-const binary = fileURLToPath(new URL('../../.cache/bench/librdkafka', import.meta.url));
+/** Named by what it is made from: another tree's, or an earlier one's, is never taken for it. */
+const version = createHash('sha256').update(readFileSync(source)).digest('hex').slice(0, 12);
+const binary = fileURLToPath(new URL(`../../.cache/bench/librdkafka-${version}`, import.meta.url));
 
 export interface Produced {
   readonly records: number;
@@ -53,7 +56,7 @@ export interface Latencies {
 
 /** Builds the client where that has not been done; as root it may install what it needs. */
 export function buildLibrdkafkaClient(): void {
-  if (existsSync(binary) && statSync(binary).mtimeMs > statSync(source).mtimeMs) return;
+  if (existsSync(binary)) return;
   mkdirSync(dirname(binary), { recursive: true });
   let built = compile();
   if (built.status !== 0 && process.getuid?.() === 0 && /librdkafka\/rdkafka\.h|lrdkafka/.test(built.stderr)) {

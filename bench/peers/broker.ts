@@ -149,8 +149,10 @@ export abstract class Broker implements System {
       'latency',
       values,
     );
-    if (unacknowledged + failed > 0 || received < records * scenario.consumers) {
-      process.stderr.write(`  ${this.name}: ${unacknowledged} of ${records} unacknowledged, ${received} received\n`);
+    if (unacknowledged + failed > 0) {
+      process.stderr.write(`  ${this.name}: ${unacknowledged + failed} of ${records} unacknowledged\n`);
+    } else if (received < records * scenario.consumers) {
+      throw new Error(`${this.name}: ${received} of ${records} records, times ${scenario.consumers}, were received`);
     }
     return {
       p50_ms: end_to_end.p50,

@@ -4,10 +4,11 @@
 //  - a whole transaction, COPY data included, goes out in one write and costs one round trip;
 //  - result values are subarrays of what came off the socket, so stored batches reach a consumer uncopied.
 // Requests may be pipelined: each ends in one ReadyForQuery, and answers come in order.
-import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
+import type { Socket } from 'node:net';
 import pg from 'pg';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
 import type { CopyPayload } from './copy.ts';
+import { DirectSocket } from './direct-socket.ts';
 import { settleSession } from './session-settings.ts';
 
 /** An ErrorResponse of the server; `code` is the SQLSTATE. */
@@ -56,9 +57,6 @@ export interface SessionOptions {
 const maxPrepared = 256;
 
 const dataRow = 0x44;
-
-/** What is read from the socket at once. */
-const readBytes = 262_144;
 
 export class Session {
   /** The backend's, which is not what the login tells where a pooler is between. */
@@ -282,33 +280,6 @@ export class Session {
   }
 }
 
-/**
- * A socket that reads into one buffer again and again. A 'data' event comes with a buffer of its own; at the rate of a
- * consumer catching up, that was a full collection every 25 MB (runtime/buffer-pool.ts).
- */
-class DirectSocket {
-  readonly socket: Socket;
-  #receive: (chunk: Buffer) => void;
-
-  constructor() {
-    // During login pg listens, and keeps what it gets.
-    this.#receive = chunk => this.socket.emit('data', Buffer.from(chunk));
-    const onread: OnReadOpts = {
-      buffer: Buffer.allocUnsafeSlow(readBytes),
-      callback: (bytes, buffer) => {
-        this.#receive(Buffer.from(buffer.buffer, buffer.byteOffset, bytes));
-        return true;
-      },
-    };
-    // The constructor takes it as connect() does, which pg calls; its type lacks it.
-    this.socket = new Socket({ onread } as SocketConstructorOpts);
-  }
-
-  handOver(receive: (chunk: Buffer) => void): void {
-    this.#receive = receive;
-  }
-}
-
 function parseDataRow(body: Buffer): Row {
   const row: (Buffer | null)[] = new Array(body.readInt16BE(0));
   let at = 2;
@@ -321,7 +292,7 @@ function parseDataRow(body: Buffer): Row {
   return row;
 }
 
-function parseError(body: Buffer): PostgresError {
+export function parseError(body: Buffer): PostgresError {
   const fields = new Map<string, string>();
   for (let at = 0; body[at] !== 0 && at < body.length; ) {
     const end = body.indexOf(0, at + 1);

@@ -26,6 +26,28 @@ export interface AppendResult {
   readonly logAppendTime: bigint;
 }
 
+/** An INSERT of `CarriedRow`s: what is before its rows, and what is after them. */
+export interface CarriedStatement {
+  readonly head: string;
+  readonly tail: string;
+}
+
+/**
+ * A row that commits with a batch or not at all: how far a capture has come. Only of tables that Millrace alone writes
+ * and nobody else locks, and made of numbers and LSNs: it becomes SQL as it stands.
+ */
+export interface CarriedRow {
+  readonly statement: CarriedStatement;
+  /** The last row of a key counts, where several are in one transaction. All of one key go with one partition. */
+  readonly key: string;
+  readonly row: string;
+}
+
+/** Appends of which none is in the log after one that failed. */
+export interface AppendChain {
+  broken: boolean;
+}
+
 /** One batch on its way into the log. */
 export interface Append {
   readonly topic: Topic;
@@ -35,6 +57,8 @@ export interface Append {
   /** False where the producer asked for acks 0 or 1 and the settings let those commit asynchronously. */
   readonly synchronous: boolean;
   readonly appendTime: boolean;
+  readonly carried?: readonly CarriedRow[];
+  readonly chain?: AppendChain | undefined;
   /** Set when the producer has been answered already (its timeout passed); still queued, it is left out. */
   cancelled: boolean;
   resolve(result: AppendResult): void;
@@ -251,6 +275,10 @@ export class Writer {
         append.resolve({ error: ErrorCode.REQUEST_TIMED_OUT, baseOffset: -1n, logAppendTime: -1n });
         continue;
       }
+      if (append.chain?.broken) {
+        append.resolve({ error: ErrorCode.OPERATION_NOT_ATTEMPTED, baseOffset: -1n, logAppendTime: -1n });
+        continue;
+      }
       const segment = segments.get(topic.id);
       if (segment === undefined || partition.deleted) {
         append.resolve({ error: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, baseOffset: -1n, logAppendTime: -1n });
@@ -349,7 +377,7 @@ export class Writer {
       }
       copies.push(copy.finish());
     }
-    statements.push('COMMIT');
+    statements.push(...carriedStatements(group), 'COMMIT');
     return { sql: statements.join('; '), copies };
   }
 
@@ -391,6 +419,21 @@ export class Writer {
   #unpin(group: Group): void {
     for (const { segment } of group.topics) segment.pins--;
   }
+}
+
+function carriedStatements(group: Group): string[] {
+  const rows = new Map<CarriedStatement, Map<string, string>>();
+  for (const { append } of group.accepted) {
+    for (const { statement, key, row } of append.carried ?? []) {
+      let ofStatement = rows.get(statement);
+      if (!ofStatement) {
+        ofStatement = new Map();
+        rows.set(statement, ofStatement);
+      }
+      ofStatement.set(key, row);
+    }
+  }
+  return Array.from(rows, ([{ head, tail }, byKey]) => `${head} ${[...byKey.values()].join(', ')} ${tail}`);
 }
 
 export function snapshotStatement(partition: PartitionLog): string {

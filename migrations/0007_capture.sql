@@ -1,0 +1,54 @@
+-- Change capture: what is captured, and how far it has come.
+
+-- One row for each capture. confirmed_lsn: everything before it is in the log; written before the slot is told, so a
+-- slot that is ahead of it has been moved by somebody else, and changes are missing.
+CREATE TABLE kafka.captures (
+  capture_id    int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  name          text NOT NULL UNIQUE,
+  slot_name     text NOT NULL,
+  confirmed_lsn pg_lsn NOT NULL DEFAULT '0/0',
+  paused        boolean NOT NULL DEFAULT false,
+  created_at    timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+-- The last change of a capture that is in a partition: commits with its record (src/storage/group-commit.ts). A change
+-- is known by its transaction's commit LSN and its place in it. partition_count is the topic's at that time: it tells
+-- which partition a key went to. No foreign key: topics come and go, and their ids are never used again.
+CREATE TABLE kafka.capture_positions (
+  capture_id      int NOT NULL REFERENCES kafka.captures ON DELETE CASCADE,
+  topic_id        int NOT NULL,
+  partition_id    int NOT NULL,
+  partition_count int NOT NULL,
+  commit_lsn      pg_lsn NOT NULL,
+  ordinal         bigint NOT NULL,
+  PRIMARY KEY (capture_id, topic_id, partition_id)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000);
+
+-- Snapshots: a row per table, which is read chunk by chunk in the order of its key, or of its pages where it has none.
+-- The stream goes on meanwhile; a chunk's rows take the place in it where the chunk was read.
+CREATE TABLE kafka.capture_snapshots (
+  capture_id  int NOT NULL REFERENCES kafka.captures ON DELETE CASCADE,
+  schema_name text NOT NULL,
+  table_name  text NOT NULL,
+  snapshot_id bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+  -- Chunks before this one are in the log.
+  next_chunk  int NOT NULL DEFAULT 0,
+  -- The bounds of chunk next_chunk: after lower, up to upper; key values as text, or a page number. NULL: no bound.
+  lower_bound text[],
+  upper_bound text[],
+  -- The chunk has been bounded: read again after a crash, it must have the same bounds.
+  bounded     boolean NOT NULL DEFAULT false,
+  rows_read   bigint NOT NULL DEFAULT 0,
+  done        boolean NOT NULL DEFAULT false,
+  started_at  timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (capture_id, schema_name, table_name)
+);
+
+-- Which partitions already have the chunk that was being appended: commits with its records.
+CREATE TABLE kafka.capture_chunks (
+  snapshot_id  bigint NOT NULL REFERENCES kafka.capture_snapshots (snapshot_id) ON DELETE CASCADE,
+  topic_id     int NOT NULL,
+  partition_id int NOT NULL,
+  chunk        int NOT NULL,
+  PRIMARY KEY (snapshot_id, topic_id, partition_id)
+) WITH (fillfactor = 50);

@@ -23,32 +23,3 @@ CREATE TABLE kafka.capture_positions (
   ordinal         bigint NOT NULL,
   PRIMARY KEY (capture_id, topic_id, partition_id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000);
-
--- Snapshots: a row per table, which is read chunk by chunk in the order of its key, or of its pages where it has none.
--- The stream goes on meanwhile; a chunk's rows take the place in it where the chunk was read.
-CREATE TABLE kafka.capture_snapshots (
-  capture_id  int NOT NULL REFERENCES kafka.captures ON DELETE CASCADE,
-  schema_name text NOT NULL,
-  table_name  text NOT NULL,
-  snapshot_id bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
-  -- Chunks before this one are in the log.
-  next_chunk  int NOT NULL DEFAULT 0,
-  -- The bounds of chunk next_chunk: after lower, up to upper; key values as text, or a page number. NULL: no bound.
-  lower_bound text[],
-  upper_bound text[],
-  -- The chunk has been bounded: read again after a crash, it must have the same bounds.
-  bounded     boolean NOT NULL DEFAULT false,
-  rows_read   bigint NOT NULL DEFAULT 0,
-  done        boolean NOT NULL DEFAULT false,
-  started_at  timestamptz NOT NULL DEFAULT now(),
-  PRIMARY KEY (capture_id, schema_name, table_name)
-);
-
--- Which partitions already have the chunk that was being appended: commits with its records.
-CREATE TABLE kafka.capture_chunks (
-  snapshot_id  bigint NOT NULL REFERENCES kafka.capture_snapshots (snapshot_id) ON DELETE CASCADE,
-  topic_id     int NOT NULL,
-  partition_id int NOT NULL,
-  chunk        int NOT NULL,
-  PRIMARY KEY (snapshot_id, topic_id, partition_id)
-) WITH (fillfactor = 50);

@@ -307,9 +307,10 @@ export class Capture {
       return { captureId, from };
     }
     checkSlot(name, slotName, slot, confirmed, source.database);
-    if (confirmed === noLsn) await this.#saveProgress(captureId, slot.confirmed);
     // A slot may fall back in a crash of its server: from what we know, not from what it says.
-    return { captureId, from: confirmed > slot.confirmed ? confirmed : slot.confirmed };
+    if (confirmed !== noLsn) return { captureId, from: confirmed };
+    await this.#saveProgress(captureId, slot.confirmed);
+    return { captureId, from: slot.confirmed };
   }
 
   async #watchSlot(source: Source): Promise<void> {

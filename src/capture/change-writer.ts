@@ -17,14 +17,12 @@ export interface ChangeWriterOptions {
   readonly source: Source;
   readonly outlet: Outlet;
   readonly defaultPartitions: number;
-  /** Gets Millrace's own logical messages: kafka.produce, the marks of a snapshot. */
+  /** Gets Millrace's own logical messages: kafka.produce. */
   readonly onMessage?: (
     message: Message & { kind: 'message' },
     transaction: Transaction,
     ordinal: number,
   ) => void | Promise<void>;
-  /** Sees the key of every row that changes, while a snapshot is under way. */
-  readonly onRowChanged?: (table: Table, row: Tuple) => void;
   readonly onDeadLetter: (topic: string, reason: string) => void;
 }
 
@@ -52,10 +50,6 @@ export class ChangeWriter implements ChangeHandler {
     this.#options = options;
     const { definition, source } = options;
     this.#envelope = new Envelope(definition.format, { prefix: definition.prefix, database: source.database });
-  }
-
-  get envelope(): Envelope {
-    return this.#envelope;
   }
 
   async relation(relation: Relation): Promise<void> {
@@ -120,16 +114,13 @@ export class ChangeWriter implements ChangeHandler {
           const outbox = this.#outboxes.get(message.relationId);
           return outbox && this.#outbox(outbox.event(message.after), transaction, ordinal);
         }
-        this.#options.onRowChanged?.(captured.table, message.after);
         return this.#write(captured, 'c', undefined, false, message.after, transaction, ordinal, walStart);
       }
       case 'update': {
         const captured = this.#captured(message.relationId);
         if (captured === null) return undefined;
         const { before, beforeIsKey, after } = message;
-        this.#options.onRowChanged?.(captured.table, after);
         if (before !== undefined && !captured.table.keyless && captured.table.keyChanged(before, after)) {
-          this.#options.onRowChanged?.(captured.table, before);
           return this.#rekey(captured, before, beforeIsKey, after, transaction, ordinal, walStart);
         }
         return this.#write(captured, 'u', before, beforeIsKey, after, transaction, ordinal, walStart);
@@ -137,7 +128,6 @@ export class ChangeWriter implements ChangeHandler {
       case 'delete': {
         const captured = this.#captured(message.relationId);
         if (captured === null) return undefined;
-        this.#options.onRowChanged?.(captured.table, message.before);
         return this.#write(
           captured,
           'd',
@@ -156,43 +146,6 @@ export class ChangeWriter implements ChangeHandler {
       default:
         return undefined;
     }
-  }
-
-  /** A row that a snapshot has read, as if it were part of the transaction. */
-  snapshotRow(
-    captured: CapturedTable,
-    row: Tuple,
-    transaction: Transaction,
-    ordinal: number,
-    partitions: ReadonlySet<number>,
-  ): void | Promise<void> {
-    const { table, target } = captured;
-    this.#key.reset();
-    this.#value.reset();
-    if (!table.keyless) table.writeKey(this.#key, row);
-    const key = table.keyless ? nullBlob : this.#blob(this.#keyBlob, this.#key);
-    const partition = this.#options.outlet.partitionOf(target, key);
-    if (partitions.has(partition)) return undefined;
-    const images: ChangeImages = {
-      operation: 'r',
-      before: undefined,
-      beforeIsKey: false,
-      after: row,
-      unchangedFrom: undefined,
-    };
-    this.#envelope.change(this.#value, table, images, transaction.commitLsn, ordinal);
-    transaction.headers.ordinal(ordinal);
-    const { bytes, end } = transaction.headers;
-    return this.#add(
-      target,
-      partition,
-      transaction,
-      ordinal,
-      key,
-      this.#blob(this.#valueBlob, this.#value),
-      bytes,
-      end,
-    );
   }
 
   #captured(relationId: number): CapturedTable | null {

@@ -39,8 +39,6 @@ const definitionSchema = z
     binary: z.enum(['base64', 'base64-url-safe', 'hex']).default('base64'),
     tombstones: z.boolean().default(true),
     messages: z.boolean().default(true),
-    snapshot: z.enum(['initial', 'never']).default('initial'),
-    snapshotChunkRows: z.number().int().min(1).max(1_000_000).default(10_000),
     slot: z
       .string()
       .regex(/^[a-z0-9_]{1,63}$/, 'holds only small letters, digits and underscores')

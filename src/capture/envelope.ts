@@ -12,8 +12,8 @@ import type { Table } from './table.ts';
 
 export type Format = 'debezium' | 'plain' | 'after';
 
-/** c create, u update, d delete, r read by a snapshot, t truncate. */
-export type Operation = 'c' | 'u' | 'd' | 'r' | 't';
+/** c create, u update, d delete, t truncate. */
+export type Operation = 'c' | 'u' | 'd' | 't';
 
 export interface SourceNames {
   /** What topics begin with. */
@@ -26,7 +26,7 @@ export interface TransactionInfo {
   readonly commitLsn: Lsn;
   /** Microseconds since the Unix epoch. */
   readonly commitMicros: bigint;
-  /** null for a non-transactional message and for rows read by a snapshot. */
+  /** null for a non-transactional message. */
   readonly xid: number | null;
   /** Where the transaction before it ended. */
   readonly previousEnd: Lsn;
@@ -50,7 +50,6 @@ export class Envelope {
   #tail = '';
   #processed = '';
   #transactionId = '';
-  #snapshot = 'false';
 
   constructor(format: Format, names: SourceNames) {
     this.#format = format;
@@ -63,15 +62,14 @@ export class Envelope {
     this.#processed = `"ts_ms":${now},"ts_us":${now}000,"ts_ns":${now}000000}`;
   }
 
-  begin(info: TransactionInfo, snapshot: 'false' | 'true' | 'incremental' = 'false'): void {
-    this.#snapshot = snapshot;
+  begin(info: TransactionInfo): void {
     const micros = info.commitMicros;
     if (this.#format === 'debezium') {
       const { prefix, database } = this.#names;
       const last = info.previousEnd === 0n ? 'null' : `\\"${info.previousEnd}\\"`;
       this.#head =
         `,"source":{"version":${asciiJson(version)},"connector":"postgresql","name":${asciiJson(prefix)},` +
-        `"ts_ms":${micros / 1000n},"snapshot":"${snapshot}","db":${asciiJson(database)},"sequence":"[${last},\\"`;
+        `"ts_ms":${micros / 1000n},"snapshot":"false","db":${asciiJson(database)},"sequence":"[${last},\\"`;
       this.#tail = `\\"]","ts_us":${micros},"ts_ns":${micros}000`;
       this.#transactionId = `,"txId":${info.xid},"lsn":`;
     } else {
@@ -148,7 +146,6 @@ export class Envelope {
     out.ascii(this.#head);
     out.ascii(String(ordinal));
     out.ascii(table.names);
-    if (this.#snapshot !== 'false') out.ascii(',"snapshot":true');
     if (missing) out.ascii(`,"unchanged":${asciiJson2(missing)}`);
     out.ascii('}}');
     return missing;

@@ -35,7 +35,6 @@ interface PartitionTarget {
   /** Of the last change in the builder. */
   commitLsn: Lsn;
   ordinal: number;
-  carried: CarriedRow[];
 }
 
 /** A topic as a capture writes to it. */
@@ -193,7 +192,6 @@ export class Outlet {
         builder: new BatchBuilder(),
         commitLsn: noLsn,
         ordinal: -1,
-        carried: [],
       });
     }
   }
@@ -237,20 +235,11 @@ export class Outlet {
     this.records++;
   }
 
-  partitionOf(target: Target, key: Blob): number {
-    return partitionOf(key.bytes, key.start, key.end, target.partitions.length);
-  }
-
   #isStored(target: Target, partition: number, commitLsn: Lsn, ordinal: number, key: Blob): boolean {
     return target.stored.some((stored, id) => {
       if (stored === undefined || isAfter(commitLsn, ordinal, stored)) return false;
       return id === (partition >= 0 ? partition : partitionOf(key.bytes, key.start, key.end, stored.partitionCount));
     });
-  }
-
-  /** Commits with the batch that is being built for a partition; for what is added under one position only. */
-  carry(target: Target, partition: number, row: CarriedRow): void {
-    target.partitions[partition]!.carried.push(row);
   }
 
   /** What has been given so far ends a transaction at `endLsn`. */
@@ -305,15 +294,13 @@ export class Outlet {
       key: `${captureId}.${topic.id}.${partition}`,
       row: `(${captureId}, ${topic.id}, ${partition}, ${partitions.length}, '${formatLsn(to.commitLsn)}', ${to.ordinal})`,
     };
-    const carried = to.carried.length === 0 ? [row] : [row, ...to.carried];
-    to.carried = [];
     const mark = this.#mark;
     mark.pending++;
     const bytes = batch.length;
     this.#inFlightBytes += bytes;
     this.#inFlight++;
     this.bytes += bytes;
-    void log.append(topic, to.log, batch, -1, appendTime, carried, this.#chain).result.then(({ error }) => {
+    void log.append(topic, to.log, batch, -1, appendTime, [row], this.#chain).result.then(({ error }) => {
       this.#inFlightBytes -= bytes;
       this.#inFlight--;
       if (error === ErrorCode.NONE) {

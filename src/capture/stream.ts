@@ -329,7 +329,10 @@ export function lasting(error: Error): CaptureError | undefined {
   if (error instanceof CaptureError) return error;
   const code = (error as { code?: string }).code;
   if (code === '42704')
-    return new CaptureError(error.message, 'resnapshot the capture, or make the slot or publication again');
+    return new CaptureError(
+      error.message,
+      'make the slot or publication again, or accept the gap: see docs/capture.md',
+    );
   return undefined;
 }
 

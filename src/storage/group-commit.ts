@@ -276,7 +276,7 @@ export class Writer {
         continue;
       }
       if (append.chain?.broken) {
-        append.resolve({ error: ErrorCode.OPERATION_NOT_ATTEMPTED, baseOffset: -1n, logAppendTime: -1n });
+        append.resolve({ error: ErrorCode.KAFKA_STORAGE_ERROR, baseOffset: -1n, logAppendTime: -1n });
         continue;
       }
       const segment = segments.get(topic.id);

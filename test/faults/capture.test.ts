@@ -79,7 +79,7 @@ test('every change and every produced record is there once, in order, over kill 
         [n, (n * 7) % 200],
       );
       if (n % 5 === 0) await client.query('DELETE FROM items WHERE id = $1', [n % 200]);
-      if (n % 11 === 0) await client.query(`UPDATE items SET id = id + 1000 WHERE id = $1`, [n % 200]);
+      if (n % 11 === 0) await client.query('UPDATE items SET id = $2 WHERE id = $1', [(n + 1) % 200, 1000 + n]);
       await client.query(`SELECT kafka.produce('made.in.sql', $1::text)`, [`record ${n}`]);
       await client.query(n % 9 === 4 ? 'ROLLBACK' : 'COMMIT');
       if (n % 9 !== 4) produced++;

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildLibrdkafkaClient, librdkafkaVersion } from './clients/librdkafka.ts';
+import { measureGrowth } from './growth.ts';
 import { describeMachine } from './machine.ts';
 import { measureMemory } from './memory.ts';
 import type { Result } from './metrics.ts';
@@ -13,13 +14,15 @@ import { Kafka } from './peers/kafka.ts';
 import { Millrace } from './peers/millrace.ts';
 import { Rows } from './peers/rows.ts';
 import type { System } from './peers/system.ts';
+import { signalAll, treeOf } from './processes.ts';
+import { checkOut, compare, lastRelease, removeWorktree } from './regression.ts';
 import { writeMemoryPlot, writeReport } from './report.ts';
 import { runScenarios } from './run.ts';
 import { findScenarios, groups } from './scenario.ts';
 
 const usage = `npm run bench -- <scenario…> [flags]
 
-Scenarios: ${Object.keys(groups).join(', ')}, memory; or a scenario's name, or how names begin (--list).
+Scenarios: ${Object.keys(groups).join(', ')}, memory, growth; or a scenario's name, or how names begin (--list).
 
   --peers a,b           systems beside Millrace: rows, copy, kafka, kafka-flush (default: rows,copy); or none
   --rounds N            rounds, the first of which is thrown away (default 6)
@@ -32,6 +35,8 @@ Scenarios: ${Object.keys(groups).join(', ')}, memory; or a scenario's name, or h
                         measure a Millrace that runs already
   --dir DIR             where data directories are made (default: the temporary directory)
   --minutes N           how long memory runs (default 10)
+  --records N           how many growth produces (default 3000000)
+  --against REF         the commit that regression compares with (default: the last release's tag)
   --list                the scenarios' names
 `;
 
@@ -48,6 +53,8 @@ const { values, positionals } = parseArgs({
     'database-url': { type: 'string' },
     report: { type: 'string' },
     minutes: { type: 'string', default: '10' },
+    records: { type: 'string', default: '3000000' },
+    against: { type: 'string' },
     dir: { type: 'string', default: tmpdir() },
     list: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -63,12 +70,14 @@ if (values.help || positionals.length === 0) {
   process.exit(values.help ? 0 : 2);
 }
 
-const seconds = values.seconds ? Number(values.seconds) : values.short ? 3 : undefined;
+const isRegression = positionals.includes('regression');
+const seconds = values.seconds ? Number(values.seconds) : values.short || isRegression ? 3 : undefined;
 const wantsMemory = positionals.includes('memory');
-const scenarios = findScenarios(positionals.filter(word => word !== 'memory')).map(scenario =>
+const wantsGrowth = positionals.includes('growth');
+const scenarios = findScenarios(positionals.filter(word => word !== 'memory' && word !== 'growth')).map(scenario =>
   seconds ? { ...scenario, seconds } : scenario,
 );
-const rounds = values.rounds ? Number(values.rounds) : values.short ? 2 : 6;
+const rounds = values.rounds ? Number(values.rounds) : values.short ? 2 : isRegression ? 4 : 6;
 const log = (line: string): void => console.log(line);
 buildLibrdkafkaClient();
 
@@ -76,6 +85,7 @@ const directory = mkdtempSync(join(values.dir, 'millrace-bench-'));
 chmodSync(directory, 0o711); // as root, PostgreSQL runs as another user and must pass through
 const millrace = makeMillrace();
 const systems: System[] = [];
+let before: string | undefined;
 let stopping: Promise<void> | undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => void stop().finally(() => process.exit(130)));
@@ -84,7 +94,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 try {
   const machine = describeMachine();
   const absent = await start();
+  if (isRegression && absent.before) throw new Error('the earlier commit did not start');
   const results = await runScenarios({ scenarios, systems, rounds, log });
+  if (wantsGrowth) results.push(...(await measureGrowth(millrace, Number(values.records), log)));
   if (wantsMemory) results.push(...(await runMemory()));
   const settings = Object.fromEntries(
     await Promise.all(systems.map(async system => [system.name, await system.describe()] as const)),
@@ -102,6 +114,7 @@ try {
     writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
     writeFileSync(`${values.json}.meta.json`, `${JSON.stringify(meta, null, 1)}\n`);
   }
+  if (isRegression) log(compare(results).join('\n'));
   if (values.report) log(writeReport(results, meta, values.report));
 } finally {
   await stop();
@@ -140,14 +153,25 @@ function makeMillrace(): Millrace {
   });
 }
 
+function makeBefore(): System {
+  const ref = values.against ?? lastRelease();
+  before = checkOut(ref, directory);
+  return new Millrace({
+    directory,
+    settings: values.set,
+    tree: { path: before, name: 'before', description: `Millrace at ${ref}` },
+  });
+}
+
 function choosePeers(): System[] {
   const peers: Record<string, () => System> = {
     rows: () => new Rows(millrace),
     copy: () => new Copy(millrace),
     kafka: () => new Kafka(directory, { flush: false }),
+    before: makeBefore,
     'kafka-flush': () => new Kafka(directory, { flush: true }),
   };
-  const names = values.peers.split(',').filter(peer => peer && peer !== 'none');
+  const names = (isRegression ? 'before' : values.peers).split(',').filter(peer => peer && peer !== 'none');
   return names.map(name => {
     const make = peers[name];
     if (!make) throw new Error(`no system ${name}; there are ${Object.keys(peers).join(', ')}`);
@@ -157,8 +181,11 @@ function choosePeers(): System[] {
 
 function stop(): Promise<void> {
   stopping ??= (async () => {
+    // Interrupted while one is measured, the others are stopped and would not hear of their end.
+    signalAll(treeOf(systems.flatMap(system => system.processes())), 'SIGCONT');
     for (const system of [...systems].reverse()) await system.stop();
     await millrace.stop();
+    if (before) removeWorktree(before);
     rmSync(directory, { recursive: true, force: true });
   })();
   return stopping;

@@ -21,6 +21,11 @@ export const metrics = {
   broker_rss_mb_per_minute: { unit: 'MB/min', better: 'less' },
   postgres_rss_mb: { unit: 'MB', better: 'less' },
   postgres_own_mb: { unit: 'MB', better: 'less' },
+  total_rss_mb: { unit: 'MB', better: 'less' },
+  disk_bytes_per_record: { unit: 'bytes', better: 'less' },
+  start_ms: { unit: 'ms', better: 'less' },
+  fetch_ms: { unit: 'ms', better: 'less' },
+  fetch_cold_ms: { unit: 'ms', better: 'less' },
   batch_bytes: { unit: 'bytes', better: 'neither' },
 } as const satisfies Record<string, { unit: string; better: 'more' | 'less' | 'neither' }>;
 

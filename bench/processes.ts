@@ -51,6 +51,9 @@ export const proportionalMb = (processes: Processes): number => sumMb(processes,
 /** The part of it that is neither shared memory nor cached files: a Postgres without its shared buffers. */
 export const anonymousMb = (processes: Processes): number => sumMb(processes, /^Pss_Anon:\s+(\d+) kB/gm);
 
+/** What it needs for itself, its shared buffers counted once; programs and files that are mapped are not in it. */
+export const ownMb = (processes: Processes): number => sumMb(processes, /^Pss_(?:Anon|Shmem):\s+(\d+) kB/gm);
+
 function sumMb({ roots, without }: Processes, lines: RegExp): number {
   let kilobytes = 0;
   for (const pid of treeOf(roots, without)) {

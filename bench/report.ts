@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { MemorySample } from './memory.ts';
 import type { Metric, Result } from './metrics.ts';
 import { bars, lines, type Panel, readable } from './svg.ts';
+import { boundOf, judge } from './targets.ts';
 
 const resultsDirectory = fileURLToPath(new URL('./results', import.meta.url));
 
@@ -53,6 +54,9 @@ const throughputColumns: readonly [string, Cell][] = [
     'resident MB: broker / Postgres without, with shared buffers',
     triple('broker_rss_mb', 'postgres_own_mb', 'postgres_rss_mb'),
   ],
+  ['resident MB in all', medianOf('total_rss_mb')],
+  ['disk bytes per record', medianOf('disk_bytes_per_record')],
+  ['start to first acknowledged record, ms', spread('start_ms')],
 ];
 const latencyColumns: readonly [string, Cell][] = [
   ['acknowledged ms: p50', spread('ack_p50_ms')],
@@ -80,6 +84,8 @@ Medians of ${counted(meta.rounds - 1, 'round')}, interleaved over the systems; i
 ${meta.command}
 \`\`\`
 
+${targetsTable(results)}
+
 ${plots.map(([plot]) => `![${plot}](${name}-${plot}.svg)`).join('\n\n')}
 
 ${[...sections, ...memorySection(results, name)].join('\n\n')}
@@ -98,6 +104,21 @@ ${settingsTables(meta.settings)}
   const path = join(resultsDirectory, `${name}.md`);
   writeFileSync(path, text);
   return path;
+}
+
+function targetsTable(results: readonly Result[]): string {
+  const lines = judge(results).map(({ target, ...judged }) =>
+    row([
+      target.what,
+      target.scenario,
+      [target.metric, target.peer ? `${target.difference ? '−' : '÷'} ${target.peer}` : ''].join(' ').trim(),
+      boundOf(target),
+      judged.value === undefined ? '' : readable(judged.value),
+      judged.verdict,
+    ]),
+  );
+  const head = ['target', 'scenario', 'figure', 'bound', 'measured', 'verdict'];
+  return `## Targets\n\n${[row(head), row(head.map(() => '---')), ...lines].join('\n')}`;
 }
 
 function memorySection(results: readonly Result[], name: string): string[] {

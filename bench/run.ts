@@ -81,6 +81,9 @@ function summary(sample: Sample): string {
     ['client cpu', sample.client_cpu_s_per_million, 2],
     ['WAL', sample.wal_bytes_per_byte, 2],
     ['broker MB', sample.broker_rss_mb, 0],
+    ['total MB', sample.total_rss_mb, 0],
+    ['disk bytes', sample.disk_bytes_per_record, 0],
+    ['start ms', sample.start_ms, 0],
   ];
   return shown
     .filter(([, value]) => value !== undefined)

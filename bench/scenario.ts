@@ -1,7 +1,7 @@
 // What is measured: a scenario is one piece of work in one shape, done by one client. Names follow one pattern,
 // work-shape-client, so that results of different runs can be laid side by side.
 
-export type Work = 'produce' | 'consume-warm' | 'consume-tail' | 'consume-cold' | 'latency';
+export type Work = 'produce' | 'consume-warm' | 'consume-tail' | 'consume-cold' | 'latency' | 'startup';
 export type Client = 'librdkafka' | 'java';
 export type Codec = 'none' | 'lz4' | 'zstd';
 
@@ -12,6 +12,10 @@ export interface Scenario {
   readonly recordBytes: number;
   readonly partitions: number;
   readonly producers: number;
+  /** Each reads everything. */
+  readonly consumers: number;
+  /** latency: consumers that wait for records on another topic, and get none. */
+  readonly idleConsumers: number;
   /** How long producers produce, or the longest a consumer consumes. */
   readonly seconds: number;
   readonly lingerMs: number;
@@ -41,6 +45,8 @@ function scenario(name: string, work: Work, rest: Partial<Scenario> = {}): Scena
     recordBytes: 100,
     partitions: 1,
     producers: 1,
+    consumers: 1,
+    idleConsumers: 0,
     seconds: 5,
     lingerMs: 5,
     rate: 0,
@@ -100,6 +106,31 @@ const wide = [
   librdkafka('latency', '50000-100B-6p', { partitions: 6, rate: 50_000 }),
 ];
 
+/** Several that read the same. */
+const fanOut = [
+  librdkafka('consume-warm', '1KiB-6p-10consumers', {
+    recordBytes: KiB,
+    partitions: 6,
+    consumers: 10,
+    storedBytes: 100 * MB,
+  }),
+  librdkafka('latency', '1000-1KiB-1p-100consumers', { recordBytes: KiB, rate: 1000, consumers: 100 }),
+  librdkafka('latency', '100-1KiB-1p-linger0', { recordBytes: KiB, rate: 100, lingerMs: 0 }),
+  librdkafka('latency', '100-1KiB-1p-linger0-100consumers', {
+    recordBytes: KiB,
+    rate: 100,
+    lingerMs: 0,
+    consumers: 100,
+  }),
+];
+const startup = [scenario('startup-librdkafka', 'startup', { recordBytes: KiB, storedBytes: 100 * MB, lingerMs: 0 })];
+/** One shape of each work, for a comparison in two minutes. */
+const regression = [produce[0]!, consume[2]!, latency[0]!];
+/** A thousand consumers wait for a topic that nobody writes to, while records pass through another. */
+const longpoll = [1000, 5000].map(rate =>
+  scenario(`longpoll-1000-${rate}-1KiB-1p-librdkafka`, 'latency', { recordBytes: KiB, rate, idleConsumers: 1000 }),
+);
+
 /** What can be asked for on the command line, besides a scenario's own name or the beginning of one. */
 export const groups: Readonly<Record<string, readonly Scenario[]>> = {
   produce,
@@ -107,8 +138,12 @@ export const groups: Readonly<Record<string, readonly Scenario[]>> = {
   'consume-cold': cold,
   latency,
   wide,
+  longpoll,
+  'fan-out': fanOut,
+  startup,
   java,
-  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...java],
+  regression,
+  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...longpoll, ...fanOut, ...startup, ...java],
 };
 
 /** A beginning stands for the scenarios with librdkafka; Java's tools take long, so they are asked for by name. */

@@ -8,6 +8,7 @@ import { readRequest, readResponse, writeRequest, writeResponse } from '../src/p
 import type { Api, ReceivedResponse, RequestToSend } from '../src/protocol/schema.ts';
 import { settingsWith } from '../src/runtime/config.ts';
 import type { Settings } from '../src/runtime/settings.ts';
+import type { Log } from '../src/storage/log.ts';
 import { serverDefaults } from '../src/storage/server-defaults.ts';
 import type { Topics } from '../src/storage/topics.ts';
 
@@ -45,10 +46,10 @@ export function topicBroker(
     settings: all,
     nodeId: all.nodeId,
     clusterId: 'a-test-cluster',
-    brokerEpoch: 7,
     advertised: { host: 'broker.example', port: 9092 },
     topics,
     serverDefaults: serverDefaults(all),
+    log: { epoch: 7 } as Log,
     inflation: new Allowance(all.inFlightBytes),
     logger: pino({ level: 'silent' }),
     ...rest,

@@ -121,7 +121,7 @@ function report(): void {
 
 /** Paths from the root, as node's test runner prints them. */
 function findTests(): string[] {
-  return ['src', 'test']
+  return ['src', 'test', 'bench']
     .flatMap(directory =>
       readdirSync(join(root, directory), { recursive: true }).map(file => join(directory, String(file))),
     )

@@ -9,7 +9,8 @@ import { payloadFile } from './payloads.ts';
 const MB = 1e6;
 /** Sent before the clock starts: some ten seconds' worth. */
 const warmupBytes = { small: 300 * MB, large: 600 * MB };
-const measuredBytes = { small: 300 * MB, large: 800 * MB };
+/** For each second that a scenario produces. */
+const measuredBytes = { small: 60 * MB, large: 160 * MB };
 
 const logging = new URL('../../compat/kafka/log4j2.properties', import.meta.url).href;
 
@@ -51,7 +52,8 @@ export async function produceWithJava(bootstrap: string, topic: string, scenario
   const kind = scenario.recordBytes < 512 ? 'small' : 'large';
   const throttled = scenario.rate > 0;
   const warmup = throttled ? scenario.rate * 10 : Math.round(warmupBytes[kind] / scenario.recordBytes);
-  const records = throttled ? scenario.rate * scenario.seconds : Math.round(measuredBytes[kind] / scenario.recordBytes);
+  const perSecond = throttled ? scenario.rate : measuredBytes[kind] / scenario.recordBytes;
+  const records = Math.round(perSecond * scenario.seconds);
   const properties = [
     'acks=all',
     `compression.type=${scenario.codec}`,

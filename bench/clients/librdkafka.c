@@ -4,9 +4,9 @@
  *   create   topic= partitions=            delete  topic=
  *   produce  topic= payloads=FILE size= seconds= | records=   producers= acks= linger= batch-bytes= batch-records=
  *            codec= idempotent= in-flight= queue-records= (records are taken from FILE in turn, by reference)
- *   consume  topic= partitions= seconds= records=            from the beginning, no group
+ *   consume  topic= partitions= seconds= records= consumers= from the beginning, no group, each all of it
  *   tail     as produce, and one consumer that waits at the end meanwhile
- *   latency  as produce with rate=, warmup=; open loop: a record's clock starts when it was due, not when it was
+ *   latency  as produce with rate=, warmup=, consumers=; open loop: a record's clock starts when it was due, not when it was
  *            sent, so a stall is charged to every record it delays (no coordinated omission)
  *   evict    dir=                          drops a directory's files from the page cache
  *
@@ -297,13 +297,21 @@ static int run_produce(void) {
 
 /* ---- consuming ---- */
 
+struct latency {
+  float *ms;
+  size_t count, capacity;
+  int64_t from_ns; /* records due earlier warm up and are not counted */
+};
+
 struct reader {
   pthread_t thread;
   rd_kafka_t *handle;
   rd_kafka_queue_t *queue;
   _Atomic uint64_t wanted; /* stops there */
   uint64_t records, bytes;
-  int64_t begun_ns, first_ns, last_ns, deadline_ns;
+  int64_t begun_ns, first_ns, last_ns;
+  _Atomic int64_t deadline_ns;
+  struct latency delivered;
 };
 
 static void open_reader(struct reader *reader, int64_t from) {
@@ -361,14 +369,29 @@ static void *read_records(void *argument) {
 }
 
 static int run_consume(void) {
-  struct reader reader = {0};
-  reader.wanted = number("records", 0) > 0 ? (uint64_t)number("records", 0) : UINT64_MAX;
-  open_reader(&reader, 0);
-  reader.deadline_ns = reader.begun_ns + (int64_t)(number("seconds", 60) * 1e9);
-  read_records(&reader);
-  if (!reader.records) die("nothing was consumed");
-  printf("{\"records\":%llu,\"bytes\":%llu,\"seconds\":%.6f,\"first_s\":%.6f,\"cpu_s\":%.3f}\n", (unsigned long long)reader.records,
-         (unsigned long long)reader.bytes, (reader.last_ns - reader.begun_ns) / 1e9, (reader.first_ns - reader.begun_ns) / 1e9, cpu_seconds());
+  int count = (int)number("consumers", 1);
+  struct reader *readers = calloc(count, sizeof *readers);
+  for (int i = 0; i < count; i++) {
+    struct reader *reader = &readers[i];
+    reader->wanted = number("records", 0) > 0 ? (uint64_t)number("records", 0) : UINT64_MAX;
+    open_reader(reader, 0);
+    reader->deadline_ns = reader->begun_ns + (int64_t)(number("seconds", 60) * 1e9);
+    if (pthread_create(&reader->thread, NULL, read_records, reader)) die("no thread");
+  }
+  uint64_t records = 0, bytes = 0;
+  int64_t begun = INT64_MAX, first = INT64_MAX, last = 0;
+  for (int i = 0; i < count; i++) {
+    struct reader *reader = &readers[i];
+    pthread_join(reader->thread, NULL);
+    if (!reader->records) die("nothing was consumed");
+    records += reader->records;
+    bytes += reader->bytes;
+    if (reader->begun_ns < begun) begun = reader->begun_ns;
+    if (reader->first_ns < first) first = reader->first_ns;
+    if (reader->last_ns > last) last = reader->last_ns;
+  }
+  printf("{\"records\":%llu,\"bytes\":%llu,\"seconds\":%.6f,\"first_s\":%.6f,\"cpu_s\":%.3f}\n", (unsigned long long)records,
+         (unsigned long long)bytes, (last - begun) / 1e9, (first - begun) / 1e9, cpu_seconds());
   return 0;
 }
 
@@ -392,13 +415,7 @@ static int run_tail(void) {
 
 /* ---- latency ---- */
 
-struct latency {
-  float *ms;
-  size_t count, capacity;
-  int64_t from_ns; /* records due earlier warm up and are not counted */
-};
-
-static struct latency acknowledged, delivered;
+static struct latency acknowledged;
 
 static void record_latency(struct latency *latency, int64_t due_ns) {
   if (due_ns < latency->from_ns || latency->count == latency->capacity) return;
@@ -417,18 +434,16 @@ static void *poll_reports(void *argument) {
   return NULL;
 }
 
-static _Atomic uint64_t seen;
-
 static void *poll_records(void *argument) {
   struct reader *reader = argument;
-  while (seen < reader->wanted && now_ns() < reader->deadline_ns) {
+  while (reader->records < reader->wanted && now_ns() < reader->deadline_ns) {
     rd_kafka_message_t *message = rd_kafka_consumer_poll(reader->handle, 100);
     if (!message) continue;
     if (!message->err) {
       int64_t due;
       memcpy(&due, message->payload, sizeof due);
-      record_latency(&delivered, due);
-      seen++;
+      record_latency(&reader->delivered, due);
+      reader->records++;
     }
     rd_kafka_message_destroy(message);
   }
@@ -455,26 +470,33 @@ static int run_latency(void) {
   load_payloads();
   double rate = number("rate", 5000), seconds = number("seconds", 5), warmup = number("warmup", 1);
   uint64_t total = (uint64_t)(rate * (seconds + warmup));
-  acknowledged.capacity = delivered.capacity = total;
+  acknowledged.capacity = total;
   acknowledged.ms = malloc(total * sizeof(float));
-  delivered.ms = malloc(total * sizeof(float));
 
   rd_kafka_conf_t *conf = producer_conf();
   rd_kafka_conf_set_dr_msg_cb(conf, on_every_report);
   rd_kafka_t *producer = open_handle(RD_KAFKA_PRODUCER, conf);
   rd_kafka_topic_t *topic = rd_kafka_topic_new(producer, text("topic", NULL), NULL);
   await_metadata(producer, topic);
-  struct reader reader = {0};
-  reader.wanted = total;
-  reader.deadline_ns = INT64_MAX;
-  open_reader(&reader, RD_KAFKA_OFFSET_END);
-  pthread_create(&reader.thread, NULL, poll_records, &reader);
+  int count = (int)number("consumers", 1);
+  struct reader *readers = calloc(count, sizeof *readers);
+  struct latency delivered = {malloc(total * count * sizeof(float)), 0, total * count, 0};
+  for (int i = 0; i < count; i++) {
+    readers[i].wanted = total;
+    readers[i].deadline_ns = INT64_MAX;
+    readers[i].delivered = (struct latency){malloc(total * sizeof(float)), 0, total, INT64_MAX};
+    open_reader(&readers[i], RD_KAFKA_OFFSET_END);
+  }
   pthread_t reports;
   pthread_create(&reports, NULL, poll_reports, producer);
 
   char *record = malloc(payload_size);
   int64_t begun = now_ns();
-  acknowledged.from_ns = delivered.from_ns = begun + (int64_t)(warmup * 1e9);
+  acknowledged.from_ns = begun + (int64_t)(warmup * 1e9);
+  for (int i = 0; i < count; i++) {
+    readers[i].delivered.from_ns = acknowledged.from_ns;
+    if (pthread_create(&readers[i].thread, NULL, poll_records, &readers[i])) die("no thread");
+  }
   double late_max_ms = 0;
   for (uint64_t i = 0; i < total; i++) {
     int64_t due = begun + (int64_t)(i * 1e9 / rate);
@@ -491,10 +513,17 @@ static int run_latency(void) {
   }
   int64_t drained_by = now_ns() + (int64_t)(number("patience", 30) * 1e9);
   while (rd_kafka_outq_len(producer) > 0 && now_ns() < drained_by) usleep(10000);
-  reader.deadline_ns = drained_by;
-  pthread_join(reader.thread, NULL);
+  for (int i = 0; i < count; i++) readers[i].deadline_ns = drained_by;
+  uint64_t received = 0;
+  for (int i = 0; i < count; i++) {
+    struct latency *one = &readers[i].delivered;
+    pthread_join(readers[i].thread, NULL);
+    received += readers[i].records;
+    memcpy(delivered.ms + delivered.count, one->ms, one->count * sizeof(float));
+    delivered.count += one->count;
+  }
   printf("{\"records\":%llu,\"unacknowledged\":%d,\"failed\":%ld,\"received\":%llu,\"sender_late_max_ms\":%.3f,\"cpu_s\":%.3f,",
-         (unsigned long long)total, rd_kafka_outq_len(producer), (long)failed, (unsigned long long)seen, late_max_ms, cpu_seconds());
+         (unsigned long long)total, rd_kafka_outq_len(producer), (long)failed, (unsigned long long)received, late_max_ms, cpu_seconds());
   print_latency("ack", &acknowledged);
   putchar(',');
   print_latency("end_to_end", &delivered);

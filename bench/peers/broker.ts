@@ -1,8 +1,10 @@
 // What a Kafka broker is asked to do, whichever broker it is: a topic for each round, the client, the cost.
+
+import { startIdleConsumers } from '../clients/idle.ts';
 import { consumeWithJava, produceWithJava } from '../clients/java.ts';
 import { type Consumed, type Latencies, librdkafka, type Produced, type Tailed } from '../clients/librdkafka.ts';
 import { payloadFile } from '../clients/payloads.ts';
-import type { Scenario } from '../scenario.ts';
+import type { Scenario, Work } from '../scenario.ts';
 import { type Payers, startCost } from './cost.ts';
 import type { Sample, System } from './system.ts';
 
@@ -13,6 +15,10 @@ const storingBatchBytes = 65_536;
 /** Records that wait in the clients, all together; in each that does not batch. Few enough to be flushed soon. */
 const mostQueued = 300_000;
 const queuedUnbatched = 100;
+
+const readsStored: readonly Work[] = ['consume-warm', 'consume-cold', 'startup'];
+/** Those that idle consumers wait on. */
+const idlePartitions = 10;
 
 export abstract class Broker implements System {
   abstract readonly name: string;
@@ -33,6 +39,8 @@ export abstract class Broker implements System {
   abstract describe(): Promise<Record<string, string>>;
   /** Everything that was cached is gone when this resolves: the page cache, and the system's own. */
   protected abstract makeCold(): Promise<void>;
+  /** Bytes on disk of what a topic stores, indexes included. */
+  protected abstract diskBytes(topic: string): Promise<number>;
 
   can(): boolean {
     return true;
@@ -43,7 +51,7 @@ export abstract class Broker implements System {
   }
 
   async prepare(scenario: Scenario): Promise<void> {
-    if (scenario.work !== 'consume-warm' && scenario.work !== 'consume-cold') return;
+    if (!readsStored.includes(scenario.work)) return;
     const topic = await this.#createTopic(scenario);
     const records = Math.round(scenario.storedBytes / scenario.recordBytes);
     const producing = { ...scenario, producers: 1, lingerMs: 50, batchBytes: storingBatchBytes };
@@ -65,12 +73,14 @@ export abstract class Broker implements System {
       case 'consume-tail':
         return this.#withTopic(scenario, topic => this.#tail(scenario, topic));
       case 'latency':
-        return this.#withTopic(scenario, topic => this.#latency(scenario, topic));
+        return this.#withTopic(scenario, topic => this.#besideIdle(scenario, () => this.#latency(scenario, topic)));
       case 'consume-cold':
         await this.makeCold();
         return this.#consume(scenario);
       case 'consume-warm':
         return this.#consume(scenario);
+      case 'startup':
+        return this.#restart(scenario);
     }
   }
 
@@ -85,6 +95,7 @@ export abstract class Broker implements System {
     return {
       ...rates(produced.records, produced.seconds, scenario),
       ...(await cost(produced.records, scenario, produced.cpu_s)),
+      disk_bytes_per_record: (await this.diskBytes(topic)) / produced.records,
       batch_bytes: produced.batch_bytes,
     };
   }
@@ -106,11 +117,21 @@ export abstract class Broker implements System {
       const { wal_bytes_per_byte: _, ...costs } = await cost(consumed.records, scenario, consumed.cpu_s);
       return { ...rates(consumed.recordsPerSecond, 1, scenario), ...costs };
     }
-    const { partitions, seconds } = scenario;
-    const values = { bootstrap: this.bootstrap, topic, partitions, records, seconds: seconds * 4 };
+    const { partitions, consumers, seconds } = scenario;
+    const values = { bootstrap: this.bootstrap, topic, partitions, consumers, records, seconds: seconds * 4 };
     const consumed = await librdkafka<Consumed>('consume', values);
     const { wal_bytes_per_byte: _, ...costs } = await cost(consumed.records, scenario, consumed.cpu_s);
     return { ...rates(consumed.records, consumed.seconds, scenario), ...costs };
+  }
+
+  /** From the order to start until a client, started once the system says it is ready, has its acknowledgement. */
+  async #restart(scenario: Scenario): Promise<Sample> {
+    const { topic } = this.#stored.get(scenario.name)!;
+    await this.stop();
+    const begun = performance.now();
+    await this.start();
+    await librdkafka<Produced>('produce', { ...this.#arguments(scenario, topic), seconds: 0, records: 1 });
+    return { start_ms: performance.now() - begun };
   }
 
   async #latency(scenario: Scenario, topic: string): Promise<Sample> {
@@ -124,7 +145,7 @@ export abstract class Broker implements System {
       'latency',
       values,
     );
-    if (unacknowledged + failed > 0 || received < records) {
+    if (unacknowledged + failed > 0 || received < records * scenario.consumers) {
       process.stderr.write(`  ${this.name}: ${unacknowledged} of ${records} unacknowledged, ${received} received\n`);
     }
     return {
@@ -137,6 +158,24 @@ export abstract class Broker implements System {
     };
   }
 
+  async #besideIdle(scenario: Scenario, work: () => Promise<Sample>): Promise<Sample> {
+    const { idleConsumers: consumers } = scenario;
+    if (consumers === 0) return work();
+    return this.#withTopic({ ...scenario, partitions: idlePartitions }, async topic => {
+      const stop = await startIdleConsumers({
+        bootstrap: this.bootstrap,
+        topic,
+        partitions: idlePartitions,
+        consumers,
+      });
+      try {
+        return await work();
+      } finally {
+        await stop();
+      }
+    });
+  }
+
   #arguments(scenario: Scenario, topic: string) {
     return {
       bootstrap: this.bootstrap,
@@ -145,6 +184,7 @@ export abstract class Broker implements System {
       size: scenario.recordBytes,
       partitions: scenario.partitions,
       producers: scenario.producers,
+      consumers: scenario.consumers,
       seconds: scenario.seconds,
       acks: 'all',
       linger: scenario.lingerMs,

@@ -1,5 +1,5 @@
 // What a piece of work costs its system: CPU time, memory, WAL.
-import { anonymousMb, cpuSeconds, type Processes, proportionalMb, residentMb } from '../processes.ts';
+import { anonymousMb, cpuSeconds, ownMb, type Processes, proportionalMb, residentMb } from '../processes.ts';
 import type { Scenario } from '../scenario.ts';
 import { walPosition } from './database.ts';
 import type { Sample } from './system.ts';
@@ -33,6 +33,7 @@ export async function startCost({ broker, postgres, databaseUrl }: Payers) {
     if (hasBroker) {
       sample.broker_cpu_s_per_million = brokerCpu / millions;
       sample.broker_rss_mb = residentMb(broker);
+      sample.total_rss_mb = sample.broker_rss_mb + ownMb(postgres);
     }
     if (hasPostgres) {
       sample.postgres_cpu_s_per_million = postgresCpu / millions;

@@ -1,9 +1,13 @@
 // Apache Kafka, one node on this machine, from Maven Central (compat/kafka). As it comes it acknowledges from the page
 // cache; `kafka-flush` makes it flush every append to disk before it acknowledges, which is what a COMMIT promises.
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type KafkaServer, kafkaVersion, startKafka } from '../../compat/kafka/kafka.ts';
 import { librdkafka } from '../clients/librdkafka.ts';
 import { Broker } from './broker.ts';
+
+/** What stat counts in. */
+const blockBytes = 512;
 
 /** It is stopped with SIGSTOP while others are measured; its controller must not take it for dead afterwards. */
 const patience = { 'broker.session.timeout.ms': '3600000', 'log.retention.ms': '-1' };
@@ -45,6 +49,13 @@ export class Kafka extends Broker {
   /** It caches nothing itself. */
   protected async makeCold(): Promise<void> {
     await librdkafka('evict', { dir: this.#directory });
+  }
+
+  protected async diskBytes(topic: string): Promise<number> {
+    const logs = join(this.#directory, 'log');
+    const directories = readdirSync(logs).filter(name => name.startsWith(`${topic}-`));
+    const files = directories.flatMap(name => readdirSync(join(logs, name)).map(file => join(logs, name, file)));
+    return files.reduce((sum, file) => sum + statSync(file).blocks * blockBytes, 0);
   }
 
   get #overrides(): Record<string, string> {

@@ -10,12 +10,14 @@ import { fileURLToPath } from 'node:url';
 import { freePorts } from '../../compat/kafka/kafka.ts';
 import { librdkafka } from '../clients/librdkafka.ts';
 import { Broker } from './broker.ts';
-import { describePostgres } from './database.ts';
+import { describePostgres, query } from './database.ts';
 
-const startScript = fileURLToPath(new URL('../../scripts/start.mjs', import.meta.url));
+const ownTree = fileURLToPath(new URL('../..', import.meta.url));
 const startTimeoutMs = 120_000;
 
 export interface MillraceOptions {
+  /** Another source tree, an earlier commit, and what it is called in the results. */
+  readonly tree?: { readonly path: string; readonly name: string; readonly description: string };
   readonly directory: string;
   /** Settings of the server, KEY=VALUE as in millrace.yaml. */
   readonly settings: readonly string[];
@@ -23,8 +25,8 @@ export interface MillraceOptions {
 }
 
 export class Millrace extends Broker {
-  readonly name = 'millrace';
-  readonly description = 'Millrace, acknowledging after COMMIT';
+  readonly name: string;
+  readonly description: string;
   bootstrap = '';
   override databaseUrl: string | undefined = undefined;
   override postgresPids: number[] = [];
@@ -35,11 +37,13 @@ export class Millrace extends Broker {
 
   constructor(options: MillraceOptions) {
     super();
+    this.name = options.tree?.name ?? 'millrace';
+    this.description = options.tree?.description ?? 'Millrace, acknowledging after COMMIT';
     this.#options = options;
   }
 
   get dataDir(): string {
-    return join(this.#options.directory, 'millrace');
+    return join(this.#options.directory, this.name);
   }
 
   get http(): string {
@@ -57,7 +61,8 @@ export class Millrace extends Broker {
     if (this.#ports.length === 0) this.#ports = await freePorts(2);
     const [kafka, http] = this.#ports as [number, number];
     const addresses = ['--kafka', `127.0.0.1:${kafka}`, '--http', `127.0.0.1:${http}`, '--data-dir', this.dataDir];
-    const log = createWriteStream(join(this.#options.directory, 'millrace.log'), { flags: 'a' });
+    const log = createWriteStream(join(this.#options.directory, `${this.name}.log`), { flags: 'a' });
+    const startScript = join(this.#options.tree?.path ?? ownTree, 'scripts/start.mjs');
     const child = spawn(process.execPath, [startScript, ...addresses, ...settings.map(flagOf)], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -102,6 +107,15 @@ export class Millrace extends Broker {
     await this.start();
   }
 
+  protected async diskBytes(topic: string): Promise<number> {
+    const [row] = await query<{ bytes: string }>(
+      this.databaseUrl!,
+      `SELECT sum(pg_total_relation_size(to_regclass('kafka.segment_' || s.segment_id))) AS bytes
+       FROM kafka.segments s JOIN kafka.topics t USING (topic_id) WHERE t.name = '${topic}'`,
+    );
+    return Number(row!.bytes);
+  }
+
   async #ready(child: ChildProcess, url: string): Promise<void> {
     const deadline = Date.now() + startTimeoutMs;
     while (Date.now() < deadline) {
@@ -110,7 +124,7 @@ export class Millrace extends Broker {
       if (answer?.ok) return;
       await delay(20);
     }
-    const log = join(this.#options.directory, 'millrace.log');
+    const log = join(this.#options.directory, `${this.name}.log`);
     const said = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n').slice(-5).join('\n') : '';
     throw new Error(`Millrace did not become ready:\n${said}`);
   }

@@ -46,7 +46,9 @@ export class Rows implements System {
 
   can(scenario: Scenario): boolean {
     return (
-      scenario.work !== 'consume-tail' &&
+      !['consume-tail', 'startup'].includes(scenario.work) &&
+      scenario.consumers === 1 &&
+      scenario.idleConsumers === 0 &&
       scenario.client !== 'java' &&
       scenario.codec === 'none' &&
       scenario.batchRecords !== 1

@@ -8,6 +8,7 @@ import type { Logger } from 'pino';
 import { FrameReader } from '../protocol/frame.ts';
 import { WireError } from '../protocol/wire.ts';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
+import { takeOver } from '../runtime/direct-socket.ts';
 import type { Budget, Paused } from './budget.ts';
 import { type Dispatcher, RefusedRequest } from './dispatch.ts';
 
@@ -70,10 +71,10 @@ export class Connection implements Paused {
   #reason: string | undefined;
   #frameTimer: NodeJS.Timeout | undefined;
 
-  constructor(socket: Socket, options: ConnectionOptions) {
-    this.#socket = socket;
+  /** `accepted` is of a server with `pauseOnConnect`. */
+  constructor(accepted: Socket, options: ConnectionOptions) {
     this.#options = options;
-    this.#clientHost = socket.remoteAddress ?? '';
+    this.#clientHost = accepted.remoteAddress ?? '';
     this.#frames = new FrameReader({
       maxBytes: options.maxRequestBytes,
       reserve: bytes => {
@@ -82,11 +83,12 @@ export class Connection implements Paused {
       },
       memory: options.memory,
     });
+    const socket = takeOver(accepted, chunk => this.#receive(chunk));
+    this.#socket = socket;
     socket.setNoDelay(true);
     socket.setTimeout(options.maxIdleMs, () => {
       if (this.#answers.length === 0) this.close('idle');
     });
-    socket.on('data', chunk => this.#receive(chunk));
     socket.on('drain', () => {
       this.#undrained = false;
       this.#tellPending();

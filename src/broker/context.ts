@@ -14,8 +14,6 @@ export interface BrokerContext {
   readonly settings: Settings;
   readonly nodeId: number;
   readonly clusterId: string;
-  /** Fencing token of this broker and leader epoch of every partition it leads. */
-  readonly brokerEpoch: number;
   readonly advertised: { readonly host: string; readonly port: number };
   readonly topics: Topics;
   /** What topics have where they override nothing: effectiveConfig(topic, serverDefaults). */

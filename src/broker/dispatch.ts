@@ -46,7 +46,20 @@ export class Dispatcher {
     }
     const { clientId, bodyAt } = readRequestHeader(api, frame);
     const request = readRequest(api, apiVersion, frame, bodyAt);
-    const response = await handler.handle(request, { ...connection, broker: this.#broker, apiVersion, clientId });
+    const { clientHost, signal, readyForNext, closeConnection, hold, whenSent } = connection;
+    // Named one by one: spreading took a tenth of the process's time with many small requests.
+    const context = {
+      broker: this.#broker,
+      apiVersion,
+      clientId,
+      clientHost,
+      signal,
+      readyForNext,
+      closeConnection,
+      hold,
+      whenSent,
+    };
+    const response = await handler.handle(request, context);
     return { name: api.name, chunks: response && responseFrame(api, apiVersion, correlationId, response) };
   }
 

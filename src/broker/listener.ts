@@ -36,7 +36,7 @@ export class Listener {
 
   async start(): Promise<void> {
     for (const { host, port } of this.#options.addresses) {
-      const server = createServer({ noDelay: true }, socket => this.#accept(socket));
+      const server = createServer({ noDelay: true, pauseOnConnect: true }, socket => this.#accept(socket));
       this.#servers.push(server);
       await new Promise<void>((resolve, reject) => {
         server.once('error', error => reject(listenError(error, host, port)));

@@ -4,7 +4,7 @@ import type { Topic } from '../storage/topics.ts';
 import type { BrokerContext } from './context.ts';
 
 export function partitionMetadata(topic: Topic, broker: BrokerContext, from = 0, to = topic.partitionCount) {
-  const { nodeId, brokerEpoch: leaderEpoch } = broker;
+  const { nodeId, log } = broker;
   // Shared by all partitions: a topic of ten thousand is described in one answer.
   const nodes = [nodeId];
   const none: number[] = [];
@@ -12,7 +12,7 @@ export function partitionMetadata(topic: Topic, broker: BrokerContext, from = 0,
     errorCode: 0,
     partitionIndex: from + index,
     leaderId: nodeId,
-    leaderEpoch,
+    leaderEpoch: log.epoch,
     replicaNodes: nodes,
     isrNodes: nodes,
     offlineReplicas: none,

@@ -36,21 +36,38 @@ export function firstRecordSince(
 }
 
 /** The first record with the newest timestamp of the partition. Rejects as decompress does. */
-export function newestRecord(broker: BrokerContext, partition: PartitionLog): Promise<Found | undefined> {
-  let newest = -1n;
-  return lookUp(broker, partition, {
-    async row(from) {
-      if (from > partition.logStartOffset) return undefined; // there was one, and it was not in it
-      const row = await broker.log.newestRow(partition);
-      for (const batch of row ? cutRun(row.records, partition.logStartOffset) : []) {
-        const timestamp = batchHeader.maxTimestamp(batch);
-        if (timestamp > newest) newest = timestamp;
+export async function newestRecord(broker: BrokerContext, partition: PartitionLog): Promise<Found | undefined> {
+  await lookups.take(1);
+  try {
+    const start = partition.logStartOffset;
+    let newest: bigint | undefined;
+    let holder: Buffer | undefined;
+    for (const row of await broker.log.newestRows(partition)) {
+      for (const batch of cutRun(row.records, start)) {
+        // The header's may be of a record before the log start, where that cuts the batch.
+        const timestamp =
+          batchHeader.baseOffset(batch) < start
+            ? await newestFrom(broker, batch, start)
+            : batchHeader.maxTimestamp(batch);
+        if (timestamp !== undefined && (newest === undefined || timestamp > newest))
+          [newest, holder] = [timestamp, batch];
       }
-      return row;
-    },
-    batchFits: timestamp => timestamp === newest,
-    timeFits: timestamp => timestamp === newest,
+    }
+    const found = holder && (await findIn(broker, holder, start, timestamp => timestamp === newest));
+    return found && { ...found, leaderEpoch: batchHeader.leaderEpoch(holder!) };
+  } finally {
+    lookups.give(1);
+  }
+}
+
+/** The newest timestamp of a batch's records from `offset` on. */
+async function newestFrom(broker: BrokerContext, batch: Buffer, offset: bigint): Promise<bigint | undefined> {
+  let newest: bigint | undefined;
+  await findIn(broker, batch, offset, timestamp => {
+    if (newest === undefined || timestamp > newest) newest = timestamp;
+    return false;
   });
+  return newest;
 }
 
 interface Sought {

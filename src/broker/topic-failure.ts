@@ -2,7 +2,7 @@
 import type { Logger } from 'pino';
 import { ErrorCode } from '../protocol/errors.ts';
 import { TopicError } from '../storage/topics.ts';
-import { sqlState } from '../storage/write-lane.ts';
+import { mayPass, sqlState } from '../storage/write-lane.ts';
 
 export interface Outcome {
   readonly errorCode: ErrorCode;
@@ -18,7 +18,11 @@ export function failed(errorCode: ErrorCode, errorMessage: string | null = null)
 export function topicFailure(error: unknown, topic: string, logger: Logger): Outcome {
   if (error instanceof TopicError) return failed(error.code, error.message);
   logger.error({ err: error, topic }, 'a change of topics failed in the database');
-  return sqlState(error) === undefined
-    ? failed(ErrorCode.REQUEST_TIMED_OUT, 'the database did not answer; the change may or may not have been made')
+  const state = sqlState(error);
+  if (state === undefined) {
+    return failed(ErrorCode.REQUEST_TIMED_OUT, 'the database did not answer; the change may or may not have been made');
+  }
+  return mayPass(state)
+    ? failed(ErrorCode.REQUEST_TIMED_OUT, 'the database could not make the change at the moment')
     : failed(ErrorCode.UNKNOWN_SERVER_ERROR, 'the database refused the change; the reason is in the broker’s log');
 }

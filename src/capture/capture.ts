@@ -39,6 +39,8 @@ export interface CaptureOptions {
   readonly definition: CaptureDefinition;
   /** Verifies kafka.produce; only for the one capture that serves it. */
   readonly produceKey?: Buffer;
+  /** Told of each state it comes to, with the reason and the way out where there is one. */
+  readonly onState?: (state: CaptureState, reason?: string, hint?: string) => void;
 }
 
 export type CaptureState = 'starting' | 'streaming' | 'retrying' | 'failed' | 'stopped';
@@ -70,6 +72,7 @@ export class Capture {
   readonly #context: CaptureContext;
   readonly #definition: CaptureDefinition;
   readonly #produceKey: Buffer | undefined;
+  readonly #onState: CaptureOptions['onState'];
   readonly #lane: WriteLane;
   readonly #logger: Logger;
   readonly #stopping = new AbortController();
@@ -84,12 +87,12 @@ export class Capture {
   #confirmed: Lsn = noLsn;
   #deadLetters = 0;
   readonly #totals = { transactions: 0, changes: 0, records: 0, bytes: 0, spooledBytes: 0 };
-  readonly #listeners = new Set<() => void>();
 
-  constructor(context: CaptureContext, { definition, produceKey }: CaptureOptions) {
+  constructor(context: CaptureContext, { definition, produceKey, onState }: CaptureOptions) {
     this.#context = context;
     this.#definition = definition;
     this.#produceKey = produceKey;
+    this.#onState = onState;
     this.#lane = new WriteLane(context.pool, context.term);
     this.#logger = context.logger.child({ capture: definition.name });
   }
@@ -98,28 +101,16 @@ export class Capture {
     return this.#definition.name;
   }
 
-  get state(): CaptureState {
-    return this.#state;
-  }
-
   start(): void {
     this.#running ??= this.#run();
   }
 
-  /** Appends what has arrived, and lets the slot go. */
-  async stop(): Promise<void> {
+  /** Appends what has arrived, and lets the slot go. Once `hurry` is aborted, waits for nothing more. */
+  async stop(hurry?: AbortSignal): Promise<void> {
     this.#stopping.abort();
-    await this.#stream?.stop();
-    await this.#running;
+    await Promise.race(hurry ? [this.#running, abortOf(hurry)] : [this.#running]);
+    this.#outlet?.abandon();
     this.#become('stopped');
-  }
-
-  /** Resolves when the capture is in the state, rejects when it fails instead. */
-  async reached(state: CaptureState): Promise<void> {
-    while (this.#state !== state) {
-      if (this.#state === 'failed') throw new CaptureError(this.#reason ?? '', this.#hint ?? '');
-      await new Promise<void>(resolve => this.#listeners.add(resolve));
-    }
   }
 
   status(): CaptureStatus {
@@ -148,8 +139,7 @@ export class Capture {
     this.#state = state;
     this.#reason = reason;
     this.#hint = hint;
-    for (const listener of this.#listeners) listener();
-    this.#listeners.clear();
+    this.#onState?.(state, reason, hint);
   }
 
   async #run(): Promise<void> {
@@ -174,7 +164,7 @@ export class Capture {
       this.#logger.warn({ error: messageOf(error), code: codeOf(error) }, 'a capture broke off; trying again');
       this.#become('retrying', messageOf(error));
       if (Date.now() - began > 60_000) wait = backoff({ firstMs: 100, maxMs: 10_000 });
-      await Promise.race([wait(), new Promise(resolve => this.#stopping.signal.addEventListener('abort', resolve))]);
+      await Promise.race([wait(), abortOf(this.#stopping.signal)]);
     }
   }
 
@@ -251,9 +241,7 @@ export class Capture {
       this.#logger.info({ slot: definition.slot, from: formatLsn(from), tables: this.#tables.length }, 'capturing');
       slotTimer = setInterval(() => void this.#watchSlot(source), slotCheckMs);
       void this.#watchSlot(source);
-      const stopped = new Promise<Error>(resolve => {
-        this.#stopping.signal.addEventListener('abort', () => resolve(new Error('stopping')));
-      });
+      const stopped = abortOf(this.#stopping.signal).then(() => new Error('stopping'));
       const error = await Promise.race([ended, stopped]);
       const { counters } = stream;
       this.#totals.transactions += counters.transactions;
@@ -327,6 +315,11 @@ export class Capture {
       // The stream itself tells of a source that is lost.
     }
   }
+}
+
+function abortOf(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise(resolve => signal.addEventListener('abort', () => resolve(), { once: true }));
 }
 
 function checkSlot(name: string, slotName: string, slot: SlotState, confirmed: Lsn, database: string): void {

@@ -2,7 +2,7 @@
 // leads; a part of the server that starts after the log and stops before it.
 import { OperationalError } from '../runtime/errors.ts';
 import type { Part } from '../runtime/lifecycle.ts';
-import { Capture, type CaptureContext, type CaptureStatus } from './capture.ts';
+import { Capture, type CaptureContext, type CaptureState, type CaptureStatus } from './capture.ts';
 import { type CaptureDefinition, readDefinition } from './definition.ts';
 import { readProduceKey } from './produced-message.ts';
 
@@ -11,7 +11,12 @@ export interface CapturesOptions {
   /** By name, as millrace.yaml has them. */
   readonly definitions: Readonly<Record<string, unknown>>;
   /** What SQL may do, or undefined where kafka.produce is off. */
-  readonly produce: { readonly autoCreate: boolean; readonly maxMessageBytes: number } | undefined;
+  readonly produce: SqlProduce | undefined;
+}
+
+export interface SqlProduce {
+  readonly autoCreate: boolean;
+  readonly maxMessageBytes: number;
 }
 
 /** The name of the capture that serves kafka.produce. */
@@ -51,38 +56,55 @@ export class Captures implements Part {
     await this.#startProduce();
   }
 
-  /** kafka.produce refuses until its slot is there: what nobody reads would be lost. */
+  /**
+   * kafka.produce refuses until its slot is there, and when it is lost: what nobody reads would be lost. That it cannot be
+   * served keeps nothing else from starting.
+   */
   async #startProduce(): Promise<void> {
     const { context, produce } = this.#options;
-    const { pool, logger } = context;
+    const { pool } = context;
+    // Slots are the whole server's, and others of its databases may have a Millrace too.
+    const { rows } = await pool.query<{ slot: string; held: string | null }>(
+      `SELECT 'millrace_sql_' || oid AS slot,
+              (SELECT pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))
+               FROM pg_replication_slots WHERE slot_name = 'millrace_sql_' || oid) AS held
+       FROM pg_database WHERE datname = current_database()`,
+    );
+    const { slot, held } = rows[0]!;
     if (produce === undefined) {
       await pool.query('UPDATE kafka.produce_settings SET enabled = false WHERE enabled');
+      if (held !== null) {
+        context.logger.warn(
+          {
+            slot,
+            held,
+            hint: `run: SELECT pg_drop_replication_slot('${slot}'); DELETE FROM kafka.captures WHERE name = '${sqlCapture}'`,
+          },
+          'sql.produce is off, and its replication slot still holds back WAL',
+        );
+      }
       return;
     }
     const produceKey = await readProduceKey(pool);
-    const { rows } = await pool.query<{ oid: string }>(
-      'SELECT oid::text FROM pg_database WHERE datname = current_database()',
-    );
-    // Slots are the whole server's, and others of its databases may have a Millrace too.
-    const slot = `millrace_sql_${rows[0]!.oid}`;
     const nothing = { tables: ['none.none'], messages: false, slot, publication: 'millrace_sql' };
     const definition = { ...readDefinition(sqlCapture, nothing), tables: [] };
-    const capture = new Capture(context, { definition, produceKey });
+    const onState = (state: CaptureState, reason?: string, hint?: string): void => {
+      if (state === 'failed') context.logger.warn({ reason, hint }, 'kafka.produce is off: SQL cannot make records');
+      if (state === 'failed' || state === 'streaming') void this.#enableProduce(state === 'streaming', produce);
+    };
+    const capture = new Capture(context, { definition, produceKey, onState });
     this.#captures.set(sqlCapture, capture);
     capture.start();
-    void capture
-      .reached('streaming')
-      .then(() =>
-        pool.query('UPDATE kafka.produce_settings SET enabled = true, auto_create = $1, max_message_bytes = $2', [
-          produce.autoCreate,
-          produce.maxMessageBytes,
-        ]),
-      )
-      .catch((error: Error) => logger.error({ err: error }, 'kafka.produce cannot be served'));
   }
 
-  get(name: string): Capture | undefined {
-    return this.#captures.get(name);
+  #enableProduce(enabled: boolean, { autoCreate, maxMessageBytes }: SqlProduce): Promise<void> {
+    const { pool, logger } = this.#options.context;
+    const query = 'UPDATE kafka.produce_settings SET enabled = $1, auto_create = $2, max_message_bytes = $3';
+    return pool.query(query, [enabled, autoCreate, maxMessageBytes]).then(
+      () => {},
+      // The capture has lost the same database, and says so again when it has it back.
+      (error: Error) => logger.warn({ err: error, enabled }, 'kafka.produce was not told its state'),
+    );
   }
 
   status(): CaptureStatus[] {
@@ -101,7 +123,13 @@ export class Captures implements Part {
   /** Begins a capture that is paused or has failed. */
   async resume(name: string): Promise<boolean> {
     const definition = this.#definitions.get(name);
-    if (definition === undefined || this.#stopped) return false;
+    if (this.#stopped) return false;
+    if (name === sqlCapture && this.#captures.has(name)) {
+      await this.#captures.get(name)!.stop();
+      await this.#startProduce();
+      return true;
+    }
+    if (definition === undefined) return false;
     await this.#captures.get(name)?.stop();
     await this.#options.context.pool.query('UPDATE kafka.captures SET paused = false WHERE name = $1', [name]);
     const capture = new Capture(this.#options.context, { definition });
@@ -110,8 +138,8 @@ export class Captures implements Part {
     return true;
   }
 
-  async stop(): Promise<void> {
+  async stop(hurry: AbortSignal): Promise<void> {
     this.#stopped = true;
-    await Promise.all(Array.from(this.#captures.values(), capture => capture.stop()));
+    await Promise.all(Array.from(this.#captures.values(), capture => capture.stop(hurry)));
   }
 }

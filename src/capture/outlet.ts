@@ -5,7 +5,7 @@ import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import type { Pool } from '../postgres/pool.ts';
 import { ErrorCode, errorOf } from '../protocol/errors.ts';
 import { headerBytes } from '../protocol/record-batch.ts';
-import type { AppendChain, CarriedRow, CarriedStatement } from '../storage/group-commit.ts';
+import type { AppendChain, CarriedRow, CarriedStatement } from '../storage/group.ts';
 import type { Log } from '../storage/log.ts';
 import type { PartitionLog } from '../storage/partition-log.ts';
 import type { TopicSettings } from '../storage/topic-config.ts';
@@ -300,7 +300,7 @@ export class Outlet {
     this.#inFlightBytes += bytes;
     this.#inFlight++;
     this.bytes += bytes;
-    void log.append(topic, to.log, batch, -1, appendTime, [row], this.#chain).result.then(({ error }) => {
+    void log.append(topic, to.log, batch, -1, appendTime, row, this.#chain).result.then(({ error }) => {
       this.#inFlightBytes -= bytes;
       this.#inFlight--;
       if (error === ErrorCode.NONE) {

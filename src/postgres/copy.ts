@@ -1,16 +1,19 @@
 // COPY … (FORMAT binary) encoding (manual, "COPY", section "Binary Format"), laid out as CopyData messages ready
 // for the socket. Headers and small values are packed into slabs; a large value goes by reference, so a
 // producer's batch is not copied between its socket and Postgres's.
+import type { BufferPool } from '../runtime/buffer-pool.ts';
 
 /** The CopyData messages and the CopyDone of one COPY. */
 export interface CopyPayload {
   readonly chunks: readonly Buffer[];
+  /** Says that the server has taken them; not calling it only costs their memory's reuse. */
+  release(): void;
 }
 
 /** Below this a copy into the slab is cheaper than another element of the write vector. */
 const byReferenceFrom = 8192;
 const slabBytes = 65_536;
-/** The first slab comes from Node's pool: most groups at low rates are one small batch. */
+/** The first slab comes from Node's pool: most groups at low rates are one or two small batches. */
 const firstSlabBytes = 2048;
 
 const signature = Buffer.from('PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0', 'latin1'); // flags and extension length are 0
@@ -21,12 +24,16 @@ const signature = Buffer.from('PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0', 'latin1'); /
  */
 export class CopyEncoder {
   readonly #chunks: Buffer[] = [];
-  #slab = Buffer.allocUnsafe(firstSlabBytes);
+  readonly #memory: BufferPool | undefined;
+  readonly #slabs: Buffer[] = [];
+  #slab: Buffer = Buffer.allocUnsafe(firstSlabBytes);
   #start = 0;
   #at = 0;
   #left = 0;
 
-  constructor() {
+  /** `memory`: where slabs come from; the collector's without it. */
+  constructor(memory?: BufferPool) {
+    this.#memory = memory;
     this.#message(signature.length);
     this.#copyIn(signature);
   }
@@ -81,7 +88,12 @@ export class CopyEncoder {
     this.#slab.writeInt32BE(4, this.#at + 3);
     this.#at += 7;
     this.#flush();
-    return { chunks: this.#chunks };
+    return {
+      chunks: this.#chunks,
+      release: () => {
+        for (const slab of this.#slabs.splice(0)) this.#memory?.give(slab);
+      },
+    };
   }
 
   /** The head of a CopyData message of `length` bytes. */
@@ -102,7 +114,8 @@ export class CopyEncoder {
   #reserve(bytes: number): void {
     if (this.#at + bytes <= this.#slab.length) return;
     this.#flush();
-    this.#slab = Buffer.allocUnsafe(slabBytes);
+    this.#slab = this.#memory?.take(slabBytes) ?? Buffer.allocUnsafe(slabBytes);
+    this.#slabs.push(this.#slab);
     this.#start = 0;
     this.#at = 0;
   }

@@ -4,7 +4,7 @@
 // been paused for hours is not taken for dead (wal_sender_timeout).
 import type { Socket } from 'node:net';
 import pg from 'pg';
-import { DirectSocket } from './direct-socket.ts';
+import { directSocket, type Receive } from '../runtime/direct-socket.ts';
 import { formatLsn, type Lsn, noLsn } from './lsn.ts';
 import { ConnectionLostError, type PostgresError, parseError } from './session.ts';
 
@@ -36,6 +36,8 @@ const confirmEveryMs = 2000;
 const epochMs = 946_684_800_000;
 const headBytes = 5;
 const copyData = 0x64;
+/** What is read from the socket at once. */
+const readBytes = 262_144;
 
 /** pg knows the startup parameter, its types do not. */
 interface ReplicationConfig extends pg.ClientConfig {
@@ -44,7 +46,8 @@ interface ReplicationConfig extends pg.ClientConfig {
 
 export class ReplicationConnection {
   readonly #client: pg.Client;
-  readonly #direct: DirectSocket | undefined;
+  /** Undefined where TLS reads the socket. */
+  readonly #readDirectly: ((receive: Receive) => void) | undefined;
   #handlers: ReplicationHandlers | undefined;
   #socket: Socket | undefined;
   /** Everything before this may be forgotten by the server. */
@@ -61,9 +64,9 @@ export class ReplicationConnection {
   #ended = false;
   #error: PostgresError | undefined;
 
-  private constructor(client: pg.Client, direct: DirectSocket | undefined) {
+  private constructor(client: pg.Client, readDirectly: ((receive: Receive) => void) | undefined) {
     this.#client = client;
-    this.#direct = direct;
+    this.#readDirectly = readDirectly;
   }
 
   /** Logged in as a walsender of the URL's database. The role needs REPLICATION. */
@@ -75,12 +78,18 @@ export class ReplicationConnection {
       keepAlive: true,
       replication: 'database',
     };
+    // During login pg listens, and keeps what it gets.
+    let receive: Receive = chunk => direct.emit('data', Buffer.from(chunk));
+    const direct = directSocket(readBytes, chunk => receive(chunk));
     // TLS reads the socket itself; then chunks come as events do.
-    const direct = new pg.Client(config).ssl ? undefined : new DirectSocket();
-    const client = new pg.Client(direct ? { ...config, stream: () => direct.socket } : config);
+    const secured = new pg.Client(config).ssl;
+    const client = new pg.Client(secured ? config : { ...config, stream: () => direct });
     client.on('error', () => {}); // until the handover; afterwards the socket's events come to us
     await client.connect();
-    return new ReplicationConnection(client, direct);
+    const readDirectly = (next: Receive) => {
+      receive = next;
+    };
+    return new ReplicationConnection(client, secured ? undefined : readDirectly);
   }
 
   /** A replication command or a simple query, before `start`. */
@@ -94,7 +103,7 @@ export class ReplicationConnection {
     const socket = (this.#client as unknown as { connection: { stream: Socket } }).connection.stream;
     this.#socket = socket;
     for (const event of ['data', 'error', 'close', 'end']) socket.removeAllListeners(event);
-    if (this.#direct) this.#direct.handOver(chunk => this.#receive(chunk));
+    if (this.#readDirectly) this.#readDirectly(chunk => this.#receive(chunk));
     else socket.on('data', chunk => this.#receive(chunk));
     socket.on('error', error =>
       this.#end(new ConnectionLostError(`lost the replication connection: ${error.message}`)),

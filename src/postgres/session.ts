@@ -7,8 +7,8 @@
 import type { Socket } from 'node:net';
 import pg from 'pg';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
+import { directSocket, type Receive } from '../runtime/direct-socket.ts';
 import type { CopyPayload } from './copy.ts';
-import { DirectSocket } from './direct-socket.ts';
 import { settleSession } from './session-settings.ts';
 
 /** An ErrorResponse of the server; `code` is the SQLSTATE. */
@@ -58,6 +58,9 @@ const maxPrepared = 256;
 
 const dataRow = 0x44;
 
+/** What is read from the socket at once. */
+const readBytes = 262_144;
+
 export class Session {
   /** The backend's, which is not what the login tells where a pooler is between. */
   readonly processId: number;
@@ -78,7 +81,7 @@ export class Session {
 
   private constructor(
     socket: Socket,
-    direct: DirectSocket | undefined,
+    readDirectly: ((receive: Receive) => void) | undefined,
     processId: number,
     { onLost, memory }: SessionOptions,
   ) {
@@ -86,9 +89,9 @@ export class Session {
     this.processId = processId;
     this.#onLost = onLost;
     this.#memory = memory;
-    this.#reusesChunks = direct !== undefined;
+    this.#reusesChunks = readDirectly !== undefined;
     for (const event of ['data', 'error', 'close', 'end']) socket.removeAllListeners(event);
-    if (direct) direct.handOver(chunk => this.#receive(chunk));
+    if (readDirectly) readDirectly(chunk => this.#receive(chunk));
     else socket.on('data', chunk => this.#receive(chunk));
     socket.on('error', error => this.#lose(error.message));
     socket.on('close', () => this.#lose('the connection was closed'));
@@ -102,9 +105,12 @@ export class Session {
       connectionTimeoutMillis: 10_000,
       keepAlive: true,
     };
+    // During login pg listens, and keeps what it gets.
+    let receive: Receive = chunk => direct.emit('data', Buffer.from(chunk));
+    const direct = directSocket(readBytes, chunk => receive(chunk));
     // TLS reads the socket itself; then chunks come as events do.
-    const direct = new pg.Client(config).ssl ? undefined : new DirectSocket();
-    const client = new pg.Client(direct ? { ...config, stream: () => direct.socket } : config);
+    const secured = new pg.Client(config).ssl;
+    const client = new pg.Client(secured ? config : { ...config, stream: () => direct });
     client.on('error', () => {}); // until the handover; afterwards the socket's events come to us
     await client.connect();
     const { rows } = await client.query<{ pid: number }>(settleSession).catch(async (error: unknown) => {
@@ -112,7 +118,10 @@ export class Session {
       throw error;
     });
     const inner = client as unknown as { connection: { stream: Socket } };
-    return new Session(inner.connection.stream, direct, rows[0]!.pid, options);
+    const readDirectly = (next: Receive) => {
+      receive = next;
+    };
+    return new Session(inner.connection.stream, secured ? undefined : readDirectly, rows[0]!.pid, options);
   }
 
   get lost(): boolean {

@@ -153,14 +153,15 @@ export function findRecord(
   const base = baseOffset(batch);
   const firstTimestamp = baseTimestamp(batch);
   const appendTime = isLogAppendTime(batch) ? maxTimestamp(batch) : undefined;
+  const fromDelta = Number(from - base);
   const cursor = new RecordCursor(section);
   for (let count = recordCount(batch); count > 0; count--) {
     const end = cursor.begin();
-    const timestamp = appendTime ?? firstTimestamp + cursor.varlong();
-    if (fits(timestamp)) {
-      if (appendTime !== undefined) cursor.varlong();
-      const offset = base + BigInt(cursor.varint());
-      if (offset >= from) return { offset, timestamp };
+    const timestampDelta = cursor.varlong();
+    const offsetDelta = cursor.varint();
+    if (offsetDelta >= fromDelta) {
+      const timestamp = appendTime ?? firstTimestamp + timestampDelta;
+      if (fits(timestamp)) return { offset: base + BigInt(offsetDelta), timestamp };
     }
     cursor.at = end;
   }

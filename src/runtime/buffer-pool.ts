@@ -8,14 +8,22 @@
 const smallestBlock = 65_536;
 const largestBlock = 2 * 1024 * 1024;
 
+interface SizeClass {
+  readonly size: number;
+  readonly free: ArrayBuffer[];
+  /** Counts up: when one of this size was last asked for. */
+  asked: number;
+}
+
 export class BufferPool {
   readonly #maxFreeBytes: number;
-  readonly #free = new Map<number, ArrayBuffer[]>();
+  readonly #classes = new Map<number, SizeClass>();
   /** Blocks that are taken: giving back twice, or what was never taken, must not put a block in two hands. */
   readonly #taken = new WeakSet<ArrayBufferLike>();
   #freeBytes = 0;
+  #asked = 0;
 
-  /** `maxFreeBytes`: how much may lie unused before a block that is given back is let go. */
+  /** `maxFreeBytes`: how much may lie unused; past it blocks of the size not asked for the longest are let go. */
   constructor(maxFreeBytes: number) {
     this.#maxFreeBytes = maxFreeBytes;
   }
@@ -28,10 +36,11 @@ export class BufferPool {
   take(bytes: number): Buffer {
     if (bytes <= smallestBlock / 2) return Buffer.allocUnsafe(bytes);
     if (bytes > largestBlock) return Buffer.allocUnsafeSlow(bytes);
-    const size = Math.max(smallestBlock, 2 ** Math.ceil(Math.log2(bytes)));
-    let block = this.#free.get(size)?.pop();
-    if (block === undefined) block = new ArrayBuffer(size);
-    else this.#freeBytes -= size;
+    const ofSize = this.#classOf(Math.max(smallestBlock, 2 ** Math.ceil(Math.log2(bytes))));
+    ofSize.asked = ++this.#asked;
+    let block = ofSize.free.pop();
+    if (block === undefined) block = new ArrayBuffer(ofSize.size);
+    else this.#freeBytes -= ofSize.size;
     this.#taken.add(block);
     return Buffer.from(block, 0, bytes);
   }
@@ -40,11 +49,27 @@ export class BufferPool {
   give(buffer: Buffer): void {
     const block = buffer.buffer;
     if (!(block instanceof ArrayBuffer) || !this.#taken.delete(block)) return;
-    const size = block.byteLength;
-    if (this.#freeBytes + size > this.#maxFreeBytes) return;
-    const free = this.#free.get(size);
-    if (free) free.push(block);
-    else this.#free.set(size, [block]);
-    this.#freeBytes += size;
+    this.#classOf(block.byteLength).free.push(block);
+    this.#freeBytes += block.byteLength;
+    while (this.#freeBytes > this.#maxFreeBytes) this.#letGo();
+  }
+
+  #classOf(size: number): SizeClass {
+    let found = this.#classes.get(size);
+    if (found === undefined) {
+      found = { size, free: [], asked: 0 };
+      this.#classes.set(size, found);
+    }
+    return found;
+  }
+
+  /** A consumer that catches up needs other sizes than producers do: what served one is not kept from the other. */
+  #letGo(): void {
+    let oldest: SizeClass | undefined;
+    for (const ofSize of this.#classes.values()) {
+      if (ofSize.free.length > 0 && (oldest === undefined || ofSize.asked < oldest.asked)) oldest = ofSize;
+    }
+    oldest!.free.pop();
+    this.#freeBytes -= oldest!.size;
   }
 }

@@ -107,7 +107,7 @@ export const settingsTable = define({
     group: 'Database',
     type: count({ min: 1, max: 64 }),
     default: 2,
-    doc: 'Connections that append to the log. A partition always uses the same one.',
+    doc: 'Connections that append to the log: as many groups of batches are copied at a time. They commit in order.',
   },
   logReaderConnections: {
     key: 'log.reader.connections',
@@ -171,6 +171,13 @@ export const settingsTable = define({
     type: oneOf('hourly', 'daily'),
     default: 'daily',
     doc: 'A topic’s segment is closed at the end of the hour or day (UTC). Retention drops whole segments.',
+  },
+  logRollJitterMs: {
+    key: 'log.roll.jitter.ms',
+    group: 'Topics',
+    type: milliseconds(),
+    default: 60_000,
+    doc: 'Segments are closed by up to this much earlier, each topic’s by its own part, so that not all are made at once.',
   },
   logSegmentBytes: {
     key: 'log.segment.bytes',

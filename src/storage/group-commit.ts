@@ -1,78 +1,40 @@
-// Group commit: while a transaction is in flight, arriving batches queue; the next transaction takes the queue.
-// One writer, one connection, at most one transaction in flight; a partition always has the same writer, so
-// its offsets are assigned when a group is formed and are dense whatever becomes of the group.
+// Group commit: while a transaction is in flight, arriving batches queue; the next transaction takes the queue. When
+// much is queued it does not wait for the one before: it is copied on another connection meanwhile, and its COMMIT is
+// sent once the one before has been answered. So transactions commit in the order in which they were formed, whatever
+// connection they are on: offsets are dense and global offsets rise in the order in which readers see them.
 //
 //        append()                    form                  COMMIT answered
 //   ───▶ queued ──────────────▶ in flight (offsets) ──────────────▶ acknowledged, visible
-//          │ cancelled: gone         │ error: offsets taken back, answered with it
-//          ▼                         │ connection lost: unsettled, until log.ts has read the end back
+//          │ cancelled: gone         │ refused by Postgres: offsets taken back, answered with it; those behind it
+//          │                         │   are rolled back and queued again
+//          ◀─────────────────────────┘ connection lost: unsettled, until log.ts has read the end back
 //
-// A group that fails and holds several topics is tried again topic by topic, so that one topic's fault (dropped
-// table, a trigger somebody added) is answered to its own producers only.
+// A group that is refused and holds several topics is tried again topic by topic, so that one topic's fault (dropped
+// table, a trigger somebody added) is answered to its own producers only. Chained appends (a capture's) are tried again
+// as one, in their order, and apart from everybody else's: what they carry may be what is refused.
 
-import { CopyEncoder, type CopyPayload } from '../postgres/copy.ts';
 import { PostgresError, type Session } from '../postgres/session.ts';
 import { ErrorCode } from '../protocol/errors.ts';
-import * as batchHeader from '../protocol/record-batch.ts';
+import {
+  type Append,
+  type AppendChain,
+  carriedStatements,
+  encodeGroup,
+  formGroup,
+  type Group,
+  type GroupContext,
+  refused,
+} from './group.ts';
 import type { PartitionLog } from './partition-log.ts';
-import { type Segment, type Segments, tableOf } from './segments.ts';
-import type { Run, TailCache } from './tail-cache.ts';
-import type { Topic } from './topics.ts';
+import type { Segment, Segments } from './segments.ts';
+import type { TailCache } from './tail-cache.ts';
+import { mayPass } from './write-lane.ts';
 
-export interface AppendResult {
-  readonly error: number;
-  readonly baseOffset: bigint;
-  /** ms since the Unix epoch where the topic uses LogAppendTime, else -1. */
-  readonly logAppendTime: bigint;
-}
-
-/** An INSERT of `CarriedRow`s: what is before its rows, and what is after them. */
-export interface CarriedStatement {
-  readonly head: string;
-  readonly tail: string;
-}
-
-/**
- * A row that commits with a batch or not at all: how far a capture has come. Only of tables that Millrace alone writes
- * and nobody else locks, and made of numbers and LSNs: it becomes SQL as it stands.
- */
-export interface CarriedRow {
-  readonly statement: CarriedStatement;
-  /** The last row of a key counts, where several are in one transaction. All of one key go with one partition. */
-  readonly key: string;
-  readonly row: string;
-}
-
-/** Appends of which none is in the log after one that failed. */
-export interface AppendChain {
-  broken: boolean;
-}
-
-/** One batch on its way into the log. */
-export interface Append {
-  readonly topic: Topic;
-  readonly partition: PartitionLog;
-  /** A whole v2 batch, validated; written to (offset, leader epoch) and kept. */
-  readonly batch: Buffer;
-  /** False where the producer asked for acks 0 or 1 and the settings let those commit asynchronously. */
-  readonly synchronous: boolean;
-  readonly appendTime: boolean;
-  readonly carried?: readonly CarriedRow[];
-  readonly chain?: AppendChain | undefined;
-  /** Set when the producer has been answered already (its timeout passed); still queued, it is left out. */
-  cancelled: boolean;
-  resolve(result: AppendResult): void;
-}
-
-export interface WriterContext {
+export interface WriterContext extends GroupContext {
   readonly segments: Segments;
   readonly tailCache: TailCache;
-  readonly brokerId: number;
-  epoch(): number;
-  /** Takes `count` global offsets. */
-  takeGlobalOffsets(count: bigint): bigint;
   loadProducers(partition: PartitionLog): Promise<void>;
-  /** The writer's connection is gone with a group unsettled: begin a new term, then call `settle` and `resume`. */
+  /** A connection is gone: begin a new term (suspend, settle, resume). */
   onLost(): void;
   /** The fence refused this broker. */
   onFenced(): void;
@@ -83,38 +45,55 @@ export interface WriterContext {
   onUnflushed(partitions: readonly PartitionLog[]): void;
 }
 
-/** Rows longer than this are not made by joining batches; a batch that is longer by itself is its own row. */
-const maxRunBytes = 131_072;
-const maxGroupBytes = 8 * 1024 * 1024;
-const snapshotEveryBytes = 64 * 1024 * 1024;
+/** Smaller than what one connection may have in flight, so that the next group arrives while this one is written. */
+const maxGroupBytes = 4 * 1024 * 1024;
+/** What must be queued for a group not to wait for the one before: small ones are cheaper together. */
+const overlapBytes = 1024 * 1024;
+/**
+ * How long a group that is copied waits for the one before, ms. That one may wait for a lock behind somebody who waits for
+ * this one's, which Postgres cannot see.
+ */
+const patienceMs = 3000;
 
-interface Building {
-  readonly topic: Topic;
-  readonly segment: Segment;
-  readonly partitions: Map<PartitionLog, { readonly runs: { batches: Buffer[]; bytes: number }[] }>;
+/** A group that is being written. */
+interface Flight {
+  readonly group: Group;
+  readonly session: Session;
+  /** Whether it has committed; false too where that is not known. */
+  readonly committed: Promise<boolean>;
+  outcome: Outcome | undefined;
 }
 
-interface Group {
-  readonly accepted: { readonly append: Append; readonly baseOffset: bigint; readonly logAppendTime: bigint }[];
-  readonly topics: Building[];
-  readonly runs: { readonly partition: PartitionLog; readonly run: Run }[];
-  readonly synchronous: boolean;
-  readonly bytes: number;
-}
+type Outcome =
+  | { readonly kind: 'committed' }
+  | { readonly kind: 'refused'; readonly error: PostgresError }
+  | { readonly kind: 'fenced' }
+  /** The connection was lost after COMMIT had been sent. */
+  | { readonly kind: 'unsettled' }
+  /** Rolled back because of one before it, or with its connection. */
+  | { readonly kind: 'withdrawn' };
 
 export class Writer {
   readonly #context: WriterContext;
-  #session: Session | undefined;
-  #queue: Append[] = [];
-  #running = false;
+  #sessions: readonly Session[] = [];
+  readonly #queue = new Queue();
+  /** Appends of a group that was refused, taken apart: each part is tried alone, before what is queued. */
+  #separately: Append[][] = [];
+  /** In the order in which they commit. After one that does not, none does. */
+  #inFlight: Flight[] = [];
   #unsettled: Group | undefined;
+  #running = false;
+  #sweeping = false;
+  /** Told when a group may be formed that could not be before. */
+  #changed: () => void = () => {};
   readonly #whenDrained: (() => void)[] = [];
+  readonly #whenLanded: (() => void)[] = [];
 
   constructor(context: WriterContext) {
     this.#context = context;
   }
 
-  /** Resolves when nothing is queued or in flight. */
+  /** Resolves when nothing is queued or in flight, or nothing can be written. */
   drained(): Promise<void> {
     if (!this.#running) return Promise.resolve();
     return new Promise(resolve => this.#whenDrained.push(resolve));
@@ -122,23 +101,51 @@ export class Writer {
 
   /** The partitions of the group whose COMMIT was not answered. */
   get unsettled(): readonly PartitionLog[] {
-    return this.#unsettled ? [...new Set(this.#unsettled.runs.map(({ partition }) => partition))] : [];
+    return this.#unsettled ? [...this.#unsettled.partitions] : [];
   }
 
   append(append: Append): void {
     this.#queue.push(append);
-    if (!this.#running && this.#session) void this.#run();
+    if (this.#running) this.#changed();
+    else if (this.#sessions.length > 0) void this.#run();
   }
 
-  /** Begins, or goes on after a loss, on a connection of the current term. */
-  resume(session: Session): void {
-    this.#session = session;
-    if (!this.#running) void this.#run();
+  /**
+   * The producer has been answered already. Still queued, the batch is left out of the log, and its bytes are let go in
+   * this turn of the event loop: with Postgres away nothing else would look at the queue.
+   */
+  cancel(append: Append): void {
+    append.cancelled = true;
+    if (this.#sweeping) return;
+    this.#sweeping = true;
+    setImmediate(() => {
+      this.#sweeping = false;
+      this.#sweep();
+    });
   }
 
-  /** The term is over: forms no more groups until `resume`, so that `settle` leaves none behind. */
-  suspend(): void {
-    this.#session = undefined;
+  #sweep(): void {
+    for (const cancelled of this.#queue.sweep()) cancelled.resolve(refused(ErrorCode.REQUEST_TIMED_OUT));
+  }
+
+  /** Puts back what was taken; some may have been cancelled meanwhile. */
+  #putBack(appends: readonly Append[]): void {
+    this.#queue.unshift(appends);
+    this.#sweep();
+  }
+
+  /** Begins, or goes on after a loss, on connections of the current term. */
+  resume(sessions: readonly Session[]): void {
+    this.#sessions = sessions;
+    if (this.#running) this.#changed();
+    else void this.#run();
+  }
+
+  /** The term is over: forms no more groups until `resume`. Resolves when none is in flight, once their connections are gone. */
+  suspend(): Promise<void> {
+    this.#sessions = [];
+    if (this.#inFlight.length === 0) return Promise.resolve();
+    return new Promise(resolve => this.#whenLanded.push(resolve));
   }
 
   /** Answers a group whose outcome was unknown, once the log's ends are known again. */
@@ -146,104 +153,85 @@ export class Writer {
     const group = this.#unsettled;
     this.#unsettled = undefined;
     if (!group) return;
-    if (committed) {
-      this.#commit(group);
-    } else {
-      this.#unpin(group);
-      this.#takeBack(group, ErrorCode.NOT_LEADER_OR_FOLLOWER);
-    }
+    if (committed) this.#commit(group);
+    else this.#takeBack(group, ErrorCode.NOT_LEADER_OR_FOLLOWER);
   }
 
   /** Answers everything queued with `error`. */
   fail(error: number): void {
-    this.#session = undefined;
-    for (const append of this.#queue.splice(0)) append.resolve({ error, baseOffset: -1n, logAppendTime: -1n });
+    this.#sessions = [];
+    for (const append of this.#separately.flat()) append.resolve(refused(error));
+    this.#separately = [];
+    for (const append of this.#queue.clear()) append.resolve(refused(error));
   }
 
   async #run(): Promise<void> {
     this.#running = true;
     // One turn of the event loop: what was read in the same turn joins the group.
     await new Promise(setImmediate);
-    while (this.#session && this.#queue.length > 0) {
-      const taken = this.#take();
+    while (this.#inFlight.length > 0 || (this.#sessions.length > 0 && this.#waiting)) {
+      const session = this.#idleSession();
+      if (session === undefined) {
+        await new Promise<void>(resolve => {
+          this.#changed = resolve;
+        });
+        continue;
+      }
+      const taken = this.#separately.shift() ?? this.#queue.take(maxGroupBytes);
       try {
-        await this.#process(taken);
+        await this.#launch(taken, session);
       } catch (error) {
         // Only work before the COPY throws here (opening a partition or a segment): nothing was written.
         this.#context.onFailed(error as Error, topicNames(taken));
         const code = failureCode(error);
-        for (const append of taken) append.resolve({ error: code, baseOffset: -1n, logAppendTime: -1n });
+        for (const append of taken) append.resolve(refused(code));
       }
     }
     this.#running = false;
     for (const resolve of this.#whenDrained.splice(0)) resolve();
   }
 
-  #take(): Append[] {
-    let bytes = 0;
-    let count = 0;
-    while (count < this.#queue.length && (count === 0 || bytes + this.#queue[count]!.batch.length <= maxGroupBytes)) {
-      bytes += this.#queue[count++]!.batch.length;
-    }
-    return count === this.#queue.length ? this.#queue.splice(0) : this.#queue.splice(0, count);
+  get #waiting(): boolean {
+    return this.#separately.length > 0 || this.#queue.length > 0;
   }
 
-  async #process(appends: readonly Append[]): Promise<void> {
-    const failed = await this.#try(appends);
-    if (!failed) return;
-    const byTopic = new Map<number, Append[]>();
-    for (const { append } of failed.group.accepted) {
-      const appends = byTopic.get(append.topic.id);
-      if (appends) appends.push(append);
-      else byTopic.set(append.topic.id, [append]);
+  /** The connection for a group that may be formed now. */
+  #idleSession(): Session | undefined {
+    if (this.#inFlight.length === 0) return this.#waiting ? this.#sessions[0] : undefined;
+    if (this.#separately.length > 0 || this.#queue.bytes < overlapBytes || this.#failing) return undefined;
+    return this.#sessions.find(session => this.#inFlight.every(flight => flight.session !== session));
+  }
+
+  get #failing(): boolean {
+    return this.#inFlight.some(({ outcome }) => outcome !== undefined);
+  }
+
+  async #launch(appends: readonly Append[], session: Session): Promise<void> {
+    let segments = await this.#open(appends);
+    // While this waited, retention may have sealed a segment.
+    while (![...segments.values()].every(segment => segment === undefined || this.#context.segments.isOpen(segment))) {
+      segments = await this.#open(appends);
     }
-    if (byTopic.size === 1) {
-      this.#takeBack(failed.group, failureCode(failed.error));
-      this.#context.onFailed(failed.error, topicNames(appends));
+    if (!this.#sessions.includes(session) || this.#failing) {
+      this.#putBack(appends); // what was opened may be cut back, or offsets taken back
       return;
     }
-    this.#revert(failed.group);
-    for (const ofTopic of byTopic.values()) await this.#process(ofTopic);
-  }
-
-  /** Returns what to answer for, if Postgres refused the transaction. */
-  async #try(appends: readonly Append[]): Promise<{ error: Error; group: Group } | undefined> {
-    const session = this.#session;
-    let current = await this.#open(appends);
-    // While this waited, another writer may have rolled a segment, and retention sealed it.
-    while (![...current.values()].every(segment => segment === undefined || this.#context.segments.isOpen(segment))) {
-      current = await this.#open(appends);
-    }
-    if (!session || session !== this.#session) {
-      this.#queue.unshift(...appends); // the term ended while it waited: what was opened may be cut back
-      return undefined;
-    }
-    const group = this.#form(appends, current);
-    if (group.accepted.length === 0) return undefined;
-    const { sql, copies } = this.#encode(group);
+    const group = formGroup(appends, segments, this.#context.epoch());
+    if (group.accepted.length === 0) return;
     for (const { segment } of group.topics) segment.pins++;
-    try {
-      await session.execute(sql, copies);
-    } catch (error) {
-      if (!(error instanceof PostgresError) || session.lost) {
-        this.#unsettled = group;
-        this.#session = undefined;
-        this.#context.onLost();
-        return undefined;
-      }
-      await session.execute('ROLLBACK').catch(() => {});
-      if (error.code === 'KF001') {
-        this.#unpin(group);
-        this.#takeBack(group, ErrorCode.NOT_LEADER_OR_FOLLOWER);
-        this.#session = undefined;
-        this.#context.onFenced();
-        return undefined;
-      }
-      this.#unpin(group);
-      return { error, group };
-    }
-    this.#commit(group);
-    return undefined;
+    const before = this.#inFlight.at(-1);
+    const written = this.#write(group, session, before);
+    const flight: Flight = {
+      group,
+      session,
+      outcome: undefined,
+      committed: written.then(outcome => {
+        flight.outcome = outcome;
+        this.#land(flight);
+        return outcome.kind === 'committed';
+      }),
+    };
+    this.#inFlight.push(flight);
   }
 
   /** Everything a group needs that must be waited for: producer state, and a segment for each topic. */
@@ -261,159 +249,113 @@ export class Writer {
     return segments;
   }
 
-  /** Checks sequences, assigns offsets and joins batches to runs. Takes no time off the event loop's turn. */
-  #form(appends: readonly Append[], segments: Map<number, Segment | undefined>): Group {
-    const epoch = this.#context.epoch();
-    const now = Date.now();
-    const accepted: Group['accepted'] = [];
-    const topics = new Map<number, Building>();
-    let synchronous = false;
-    let bytes = 0;
-    for (const append of appends) {
-      const { topic, partition, batch } = append;
-      if (append.cancelled) {
-        append.resolve({ error: ErrorCode.REQUEST_TIMED_OUT, baseOffset: -1n, logAppendTime: -1n });
-        continue;
-      }
-      if (append.chain?.broken) {
-        append.resolve({ error: ErrorCode.KAFKA_STORAGE_ERROR, baseOffset: -1n, logAppendTime: -1n });
-        continue;
-      }
-      const segment = segments.get(topic.id);
-      if (segment === undefined || partition.deleted) {
-        append.resolve({ error: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, baseOffset: -1n, logAppendTime: -1n });
-        continue;
-      }
-      const check = partition.producers.check(batch);
-      if (check.kind !== 'append') {
-        // A duplicate of a batch of this very group is answered with the group; of an older one it could be answered
-        // at once, but a rare case does not deserve a second path.
-        if (check.kind === 'duplicate') {
-          accepted.push({ append, baseOffset: check.baseOffset, logAppendTime: -1n });
-        } else {
-          append.resolve({ error: check.error, baseOffset: -1n, logAppendTime: -1n });
-        }
-        continue;
-      }
-      const offset = partition.end;
-      batchHeader.assignOffset(batch, 0, offset, epoch);
-      if (append.appendTime) batchHeader.stampAppendTime(batch, 0, BigInt(now));
-      partition.producers.begin(batch, offset, now);
-      partition.end = offset + BigInt(batchHeader.lastOffsetDelta(batch)) + 1n;
-      accepted.push({ append, baseOffset: offset, logAppendTime: append.appendTime ? BigInt(now) : -1n });
-      synchronous ||= append.synchronous;
-      bytes += batch.length;
-
-      let building = topics.get(topic.id);
-      if (!building) {
-        building = { topic, segment, partitions: new Map() };
-        topics.set(topic.id, building);
-      }
-      let rows = building.partitions.get(partition);
-      if (!rows) {
-        rows = { runs: [] };
-        building.partitions.set(partition, rows);
-      }
-      const last = rows.runs.at(-1);
-      if (last && last.bytes + batch.length <= maxRunBytes) {
-        last.batches.push(batch);
-        last.bytes += batch.length;
+  async #write(group: Group, session: Session, before: Flight | undefined): Promise<Outcome> {
+    const { sql, copies } = encodeGroup(group, this.#context);
+    const commit = `${carriedStatements(group)}COMMIT`;
+    let commitSent = before === undefined;
+    try {
+      if (before === undefined) {
+        await session.execute(`${sql}; ${commit}`, copies);
       } else {
-        rows.runs.push({ batches: [batch], bytes: batch.length });
-      }
-    }
-    const runs: Group['runs'] = [];
-    for (const { partitions } of topics.values()) {
-      for (const [partition, rows] of partitions) {
-        for (const { batches, bytes: runBytes } of rows.runs) {
-          const run = {
-            baseOffset: batchHeader.baseOffset(batches[0]!),
-            lastOffset: batchHeader.lastOffset(batches.at(-1)!),
-            batches,
-            bytes: runBytes,
-          };
-          runs.push({ partition, run });
+        await session.execute(sql, copies);
+        if (!(await within(patienceMs, before.committed))) {
+          await session.execute('ROLLBACK');
+          return { kind: 'withdrawn' };
         }
+        commitSent = true;
+        await session.execute(commit);
       }
+      // Not after an error: then some of it may still be on its way.
+      for (const copy of copies) copy.release();
+      return { kind: 'committed' };
+    } catch (error) {
+      if (!(error instanceof PostgresError) || session.lost) {
+        this.#sessions = [];
+        this.#context.onLost();
+        return { kind: commitSent ? 'unsettled' : 'withdrawn' };
+      }
+      await session.execute('ROLLBACK').catch(() => {});
+      if (before && !(await before.committed)) return { kind: 'withdrawn' };
+      if (error.code !== 'KF001') return { kind: 'refused', error };
+      this.#sessions = [];
+      this.#context.onFenced();
+      return { kind: 'fenced' };
     }
-    return { accepted, topics: [...topics.values()], runs, synchronous, bytes };
   }
 
-  /** The whole transaction as one simple query and its COPY data. Only numbers are put into the text. */
-  #encode(group: Group): { sql: string; copies: CopyPayload[] } {
-    const epoch = this.#context.epoch();
-    const statements = ['BEGIN ISOLATION LEVEL READ COMMITTED'];
-    if (!group.synchronous) statements.push('SET LOCAL synchronous_commit = off');
-    statements.push(`SELECT kafka.fence(${this.#context.brokerId}, ${epoch})`);
-    const copies: CopyPayload[] = [];
-    let next = 0;
-    for (const { topic, segment, partitions } of group.topics) {
-      statements.push(
-        `COPY ${tableOf(segment.id)} (base_offset, last_offset, global_offset, max_timestamp, partition_id, records) FROM STDIN (FORMAT binary)`,
-      );
-      const copy = new CopyEncoder();
-      for (const [partition, { runs }] of partitions) {
-        for (const _ of runs) {
-          const { run } = group.runs[next++]!;
-          const count = run.lastOffset - run.baseOffset + 1n;
-          const maxTimestamp = newestTimestamp(run.batches);
-          copy.row(6, 36 + run.bytes);
-          copy.int64(run.baseOffset);
-          copy.int64(run.lastOffset);
-          copy.int64(this.#context.takeGlobalOffsets(count));
-          copy.int64(maxTimestamp);
-          copy.int32(partition.partition);
-          copy.bytes(run.batches, run.bytes);
-          segment.bytes += run.bytes;
-          if (maxTimestamp > segment.maxTimestamp) segment.maxTimestamp = maxTimestamp;
-          partition.bytesSinceSnapshot += run.bytes;
-        }
-        if (partition.recordedEpoch !== epoch) {
-          statements.push(
-            `INSERT INTO kafka.leader_epochs VALUES (${topic.id}, ${partition.partition}, ${epoch}, ${partition.committedEnd}) ON CONFLICT DO NOTHING`,
-          );
-        }
-        if (partition.bytesSinceSnapshot >= snapshotEveryBytes) statements.push(snapshotStatement(partition));
-      }
-      copies.push(copy.finish());
+  #land(flight: Flight): void {
+    if (flight.outcome!.kind === 'committed') {
+      this.#inFlight.shift();
+      this.#commit(flight.group);
     }
-    statements.push(...carriedStatements(group), 'COMMIT');
-    return { sql: statements.join('; '), copies };
+    if (this.#failing && this.#inFlight.every(({ outcome }) => outcome !== undefined)) this.#recover();
+    if (this.#inFlight.length === 0) for (const resolve of this.#whenLanded.splice(0)) resolve();
+    this.#changed();
+  }
+
+  /** Everything in flight has ended without a commit: takes the newest back first, to where the oldest began. */
+  #recover(): void {
+    const [oldest, ...behind] = this.#inFlight.splice(0);
+    for (const { group } of behind.reverse()) {
+      this.#revert(group);
+      this.#putBack(group.accepted.map(({ append }) => append));
+    }
+    const { group, outcome } = oldest!;
+    if (outcome!.kind === 'unsettled') {
+      this.#unsettled = group;
+    } else if (outcome!.kind === 'refused') {
+      this.#refuse(group, outcome!.error);
+    } else if (outcome!.kind === 'fenced') {
+      this.#takeBack(group, ErrorCode.NOT_LEADER_OR_FOLLOWER);
+    } else {
+      this.#revert(group);
+      this.#putBack(group.accepted.map(({ append }) => append));
+    }
+  }
+
+  #refuse(group: Group, error: PostgresError): void {
+    const parts = new Map<number | AppendChain, Append[]>();
+    for (const { append } of group.accepted) {
+      const key = append.chain ?? append.topic.id;
+      const appends = parts.get(key);
+      if (appends) appends.push(append);
+      else parts.set(key, [append]);
+    }
+    if (parts.size > 1) {
+      this.#revert(group);
+      this.#separately.push(...parts.values());
+    } else {
+      this.#takeBack(group, failureCode(error));
+      this.#context.onFailed(error, topicNames(group.accepted.map(({ append }) => append)));
+    }
   }
 
   #commit(group: Group): void {
     this.#unpin(group);
-    const epoch = this.#context.epoch();
-    const moved = new Set<PartitionLog>();
     for (const { partition, run } of group.runs) {
       this.#context.tailCache.add(partition.tail, run);
       partition.committedEnd = run.lastOffset + 1n;
-      moved.add(partition);
     }
-    for (const partition of moved) {
-      partition.recordedEpoch = epoch;
-      partition.producers.settle();
-      if (partition.bytesSinceSnapshot >= snapshotEveryBytes) partition.bytesSinceSnapshot = 0;
+    for (const partition of group.partitions) {
+      partition.settle();
       if (group.synchronous) partition.highWatermark = partition.committedEnd;
     }
     for (const { append, baseOffset, logAppendTime } of group.accepted) {
       append.resolve({ error: ErrorCode.NONE, baseOffset, logAppendTime });
     }
-    if (group.synchronous) for (const partition of moved) partition.wake();
-    else this.#context.onUnflushed([...moved]);
+    if (group.synchronous) for (const partition of group.partitions) partition.wake();
+    else this.#context.onUnflushed([...group.partitions]);
     this.#context.onCommitted(group.accepted.length, group.bytes);
   }
 
   #takeBack(group: Group, error: number): void {
     this.#revert(group);
-    for (const { append } of group.accepted) append.resolve({ error, baseOffset: -1n, logAppendTime: -1n });
+    for (const { append } of group.accepted) append.resolve(refused(error));
   }
 
   #revert(group: Group): void {
-    for (const { partition } of group.runs) {
-      partition.producers.revert();
-      partition.end = partition.committedEnd;
-    }
+    this.#unpin(group);
+    for (const partition of group.partitions) partition.revert();
   }
 
   #unpin(group: Group): void {
@@ -421,36 +363,65 @@ export class Writer {
   }
 }
 
-function carriedStatements(group: Group): string[] {
-  const rows = new Map<CarriedStatement, Map<string, string>>();
-  for (const { append } of group.accepted) {
-    for (const { statement, key, row } of append.carried ?? []) {
-      let ofStatement = rows.get(statement);
-      if (!ofStatement) {
-        ofStatement = new Map();
-        rows.set(statement, ofStatement);
-      }
-      ofStatement.set(key, row);
+/** False, too, when the time is up. */
+async function within(ms: number, promise: Promise<boolean>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>(resolve => {
+    timer = setTimeout(resolve, ms, false);
+  });
+  const first = await Promise.race([promise, late]);
+  clearTimeout(timer);
+  return first;
+}
+
+/** Appends in the order in which they came. */
+class Queue {
+  #appends: Append[] = [];
+  bytes = 0;
+
+  get length(): number {
+    return this.#appends.length;
+  }
+
+  push(append: Append): void {
+    this.#appends.push(append);
+    this.bytes += append.batch.length;
+  }
+
+  /** Puts back what was taken. */
+  unshift(appends: readonly Append[]): void {
+    this.#appends = [...appends, ...this.#appends];
+    this.bytes += sizeOf(appends);
+  }
+
+  /** Up to `maxBytes`, but one at least. */
+  take(maxBytes: number): Append[] {
+    let bytes = 0;
+    let count = 0;
+    for (const { batch } of this.#appends) {
+      if (count > 0 && bytes + batch.length > maxBytes) break;
+      bytes += batch.length;
+      count++;
     }
+    this.bytes -= bytes;
+    return this.#appends.splice(0, count);
   }
-  return Array.from(rows, ([{ head, tail }, byKey]) => `${head} ${[...byKey.values()].join(', ')} ${tail}`);
+
+  /** Takes those that have been cancelled. */
+  sweep(): Append[] {
+    const cancelled = this.#appends.filter(append => append.cancelled);
+    this.#appends = this.#appends.filter(append => !append.cancelled);
+    this.bytes -= sizeOf(cancelled);
+    return cancelled;
+  }
+
+  clear(): Append[] {
+    this.bytes = 0;
+    return this.#appends.splice(0);
+  }
 }
 
-export function snapshotStatement(partition: PartitionLog): string {
-  // Numbers and strings of digits only, so the JSON needs no quoting in SQL.
-  const producers = JSON.stringify(partition.producers.snapshot());
-  return `INSERT INTO kafka.producer_snapshots VALUES (${partition.topicId}, ${partition.partition}, ${partition.end}, '${producers}')
-    ON CONFLICT (topic_id, partition_id) DO UPDATE SET next_offset = excluded.next_offset, producers = excluded.producers`;
-}
-
-function newestTimestamp(batches: readonly Buffer[]): bigint {
-  let newest = batchHeader.maxTimestamp(batches[0]!);
-  for (let i = 1; i < batches.length; i++) {
-    const timestamp = batchHeader.maxTimestamp(batches[i]!);
-    if (timestamp > newest) newest = timestamp;
-  }
-  return newest;
-}
+const sizeOf = (appends: readonly Append[]): number => appends.reduce((sum, { batch }) => sum + batch.length, 0);
 
 function topicNames(appends: readonly Append[]): string[] {
   return [...new Set(appends.map(({ topic }) => topic.name))];
@@ -459,9 +430,8 @@ function topicNames(appends: readonly Append[]): string[] {
 /** The Kafka error for a transaction that Postgres refused: retriable where trying again may help. */
 function failureCode(error: unknown): number {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  if (code === '42P01') return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION; // its segment was dropped with its topic
-  // Transaction rollback, insufficient resources, object state, operator intervention, system error; or no SQLSTATE:
-  // the connection.
-  if (!/^[0-9A-Z]{5}$/.test(code) || /^(08|25|40|53|55|57|58)/.test(code)) return ErrorCode.KAFKA_STORAGE_ERROR;
+  // Its segment was dropped with its topic; or what is written beside its batches refers to a topic that is gone.
+  if (code === '42P01' || code === '23503') return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION;
+  if (!/^[0-9A-Z]{5}$/.test(code) || mayPass(code)) return ErrorCode.KAFKA_STORAGE_ERROR;
   return ErrorCode.UNKNOWN_SERVER_ERROR;
 }

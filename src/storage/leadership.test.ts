@@ -18,6 +18,7 @@ const begin = (brokerId: number): Promise<Term> =>
     advertised: `broker-${brokerId}:9092`,
     patienceMs: 5000,
     formerBackends: [],
+    signal: new AbortController().signal,
     onLost: () => {},
   });
 

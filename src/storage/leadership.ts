@@ -33,6 +33,8 @@ export interface TermOptions {
   readonly patienceMs: number;
   /** Backends of this process's own earlier term: ended first, so that what they were committing is settled. */
   readonly formerBackends: readonly number[];
+  /** Aborted: nobody wants the lead any more, and the lock is waited for no longer. */
+  readonly signal: AbortSignal;
   /** Called once when the term's connection breaks. */
   readonly onLost: (error: Error) => void;
 }
@@ -48,8 +50,14 @@ export async function beginTerm(options: TermOptions): Promise<Term> {
   connection.on('error', error => {
     if (begun) options.onLost(error);
   });
+  const giveUp = (): void => {
+    connection.end().catch(() => {});
+  };
+  options.signal.throwIfAborted();
   await connection.connect();
+  options.signal.addEventListener('abort', giveUp);
   try {
+    options.signal.throwIfAborted();
     await connection.query(settleSession);
     // A machine that vanished without closing its connections keeps its lock until TCP gives up on it.
     await connection.query(
@@ -85,6 +93,8 @@ export async function beginTerm(options: TermOptions): Promise<Term> {
   } catch (error) {
     await connection.end().catch(() => {});
     throw error;
+  } finally {
+    options.signal.removeEventListener('abort', giveUp);
   }
 }
 

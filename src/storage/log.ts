@@ -6,18 +6,11 @@ import type { Logger } from 'pino';
 import { inTransaction, type Pool } from '../postgres/pool.ts';
 import { Session } from '../postgres/session.ts';
 import { ErrorCode } from '../protocol/errors.ts';
-import * as batchHeader from '../protocol/record-batch.ts';
 import { backoff } from '../runtime/backoff.ts';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
-import {
-  type Append,
-  type AppendChain,
-  type AppendResult,
-  type CarriedRow,
-  snapshotStatement,
-  Writer,
-  type WriterContext,
-} from './group-commit.ts';
+import { StoppedWhileStarting } from '../runtime/lifecycle.ts';
+import { type Append, type AppendChain, type AppendResult, type CarriedRow, snapshotStatement } from './group.ts';
+import { Writer, type WriterContext } from './group-commit.ts';
 import { beginTerm, type Term } from './leadership.ts';
 import { PartitionLog } from './partition-log.ts';
 import { Reader, type StoredRow, type StoredRows } from './reader.ts';
@@ -72,8 +65,8 @@ const patienceMs = 10_000;
 export class Log {
   readonly #options: LogOptions;
   readonly #partitions = new Map<number, (PartitionLog | undefined)[]>();
-  readonly #writers: Writer[];
-  readonly #writerSessions: (Session | undefined)[];
+  readonly #writer: Writer;
+  #writerSessions: readonly Session[] = [];
   readonly #reader: Reader;
   readonly segments: Segments;
   readonly tailCache: TailCache;
@@ -83,7 +76,7 @@ export class Log {
   #beginning: Promise<void> | undefined;
   /** The ends were read back at start; partitions in memory are ahead of that from then on. */
   #loaded = false;
-  #stopping = false;
+  readonly #stop = new AbortController();
   #unflushed = new Set<PartitionLog>();
   #flushing = false;
 
@@ -96,6 +89,7 @@ export class Log {
       segments: this.segments,
       tailCache: this.tailCache,
       brokerId: options.brokerId,
+      memory: options.memory,
       epoch: () => this.epoch,
       takeGlobalOffsets: count => {
         const first = this.#nextGlobalOffset;
@@ -116,8 +110,7 @@ export class Log {
         void this.#flush();
       },
     };
-    this.#writers = Array.from({ length: options.writers }, () => new Writer(context));
-    this.#writerSessions = new Array(options.writers).fill(undefined);
+    this.#writer = new Writer(context);
     options.topics.onChange(change => {
       if (change.kind === 'deleted') this.#forget(change.topic);
     });
@@ -128,23 +121,33 @@ export class Log {
     return this.#term?.epoch ?? -1;
   }
 
+  get #stopping(): boolean {
+    return this.#stop.signal.aborted;
+  }
+
   get leading(): boolean {
     return this.#term !== undefined && this.#beginning === undefined;
   }
 
   /** Takes the lead and reads the ends of all partitions back. Throws when another broker has it. */
   async start(): Promise<void> {
-    await this.#beginTerm([]);
+    this.#beginning = this.#beginTerm([]).finally(() => {
+      this.#beginning = undefined;
+    });
+    await this.#beginning.catch((error: unknown) => {
+      if (!this.#stopping) throw error;
+    });
+    if (this.#stopping) throw new StoppedWhileStarting(); // what has begun, stop() ends
   }
 
   /** Takes no more, waits for what is in flight, notes producer state, gives the lead back. */
   async stop(): Promise<void> {
-    this.#stopping = true;
-    await this.#beginning;
-    if (!this.leading) for (const writer of this.#writers) writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
-    await Promise.all(this.#writers.map(writer => writer.drained()));
+    this.#stop.abort();
+    await this.#beginning?.catch(() => {}); // start() has thrown it
+    if (!this.leading) this.#writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
+    await this.#writer.drained();
     if (this.leading) await this.#saveState();
-    await Promise.all(this.#writerSessions.map(session => session?.end()));
+    await Promise.all(this.#writerSessions.map(session => session.end()));
     await this.#reader.end();
     await this.#term?.connection.end().catch(() => {});
     this.#term = undefined;
@@ -164,8 +167,8 @@ export class Log {
   }
 
   /**
-   * Queues a validated batch. `acks` is the producer's: 0, 1 or -1. The result comes after COMMIT; `carried` rows are
-   * then committed too. Once an append of a `chain` has failed, all that come after it fail.
+   * Queues a validated batch. `acks` is the producer's: 0, 1 or -1. The result comes after COMMIT; a `carried` row is then
+   * committed too. Once an append of a `chain` has failed, all that come after it fail.
    */
   append(
     topic: Topic,
@@ -173,7 +176,7 @@ export class Log {
     batch: Buffer,
     acks: number,
     appendTime: boolean,
-    carried: readonly CarriedRow[] = [],
+    carried?: CarriedRow,
     chain?: AppendChain,
   ): PendingAppend {
     let answer!: (result: AppendResult) => void;
@@ -201,11 +204,11 @@ export class Log {
       resolve,
     };
     if (this.#stopping) resolve({ error: ErrorCode.NOT_LEADER_OR_FOLLOWER, baseOffset: -1n, logAppendTime: -1n });
-    else this.#writers[writerOf(partition, this.#writers.length)]!.append(append);
+    else this.#writer.append(append);
     return {
       result,
       expire: error => {
-        append.cancelled = true;
+        this.#writer.cancel(append);
         answer({ error, baseOffset: -1n, logAppendTime: -1n });
         return settled
           ? Promise.resolve()
@@ -232,21 +235,25 @@ export class Log {
         return { error: ErrorCode.NONE, ...read };
       }
       this.counters.storedReads++;
-      try {
-        const result = await this.#readStored(partition, offset, maxBytes, atLeastOne);
-        if (result) return result;
-        // Nothing found below the high watermark: retention moved the log's start, or a segment was sealed between
-        // two looks. Then the next look finds it.
-        if (offset >= partition.logStartOffset && !partition.deleted) await new Promise(setImmediate);
-      } catch (error) {
-        if ((error as { code?: string }).code === '42P01') continue; // dropped by retention while it was looked up
-        throw error;
-      }
+      const result = await this.#readStored(partition, offset, maxBytes, atLeastOne);
+      if (result) return result;
+      // Nothing found below the high watermark: the topic was deleted, retention moved the log's start, or a segment was
+      // sealed between two looks. Then the next look finds it.
+      if (!partition.deleted && offset >= partition.logStartOffset) await this.#rereadStart(partition);
       if (partition.deleted) return empty(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
     }
     throw new Error(
       `offset ${offset} lies below the high watermark ${partition.highWatermark}, but no segment holds it`,
     );
+  }
+
+  /** The start may have moved further than is known here: when the answer to the COMMIT that moved it was lost. */
+  async #rereadStart(partition: PartitionLog): Promise<void> {
+    const { rows } = await this.#options.pool.query<{ start: bigint }>(
+      'SELECT log_start_offset AS start FROM kafka.partitions WHERE topic_id = $1 AND partition_id = $2',
+      [partition.topicId, partition.partition],
+    );
+    if (rows[0]) this.moveStart(partition, rows[0].start);
   }
 
   async #readStored(
@@ -280,7 +287,10 @@ export class Log {
         partition.likelyRowBytes,
       );
       const { rows } = stored;
-      if (rows.length === 0) continue;
+      if (rows.length === 0) {
+        if (partition.located?.segmentId === segmentId) partition.located = undefined; // it has been dropped
+        continue;
+      }
       partition.likelyRowBytes = rows.reduce((sum, row) => sum + row.records.length, 0) / rows.length;
       return stored;
     }
@@ -318,25 +328,29 @@ export class Log {
     return undefined;
   }
 
-  /** The row with the newest timestamp of the partition. */
-  async newestRow(partition: PartitionLog): Promise<StoredRow | undefined> {
+  /**
+   * The rows that may hold the record with the newest timestamp: in each segment that may have it the row that the log
+   * start cuts, whose own newest timestamp may be of a record before it, and the newest of the rows after.
+   */
+  async newestRows(partition: PartitionLog): Promise<StoredRow[]> {
     const unsealed = this.#unsealedIds(partition);
+    const { logStartOffset, highWatermark } = partition;
+    // Of the sealed segments the newest that lies wholly past the log start, and the one that the log start cuts.
     const { rows } = await this.#options.pool.query<{ segment_id: number }>(
-      `SELECT s.segment_id FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
-       WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.next_offset > $3
-       ORDER BY p.max_timestamp DESC, s.segment_id LIMIT 1`,
-      [partition.topicId, partition.partition, partition.logStartOffset],
+      `WITH found AS (
+         SELECT s.segment_id, p.base_offset, p.max_timestamp
+         FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
+         WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.next_offset > $3)
+       (SELECT segment_id FROM found WHERE base_offset < $3)
+       UNION ALL
+       (SELECT segment_id FROM found WHERE base_offset >= $3 ORDER BY max_timestamp DESC, segment_id LIMIT 1)`,
+      [partition.topicId, partition.partition, logStartOffset],
     );
-    const candidates = new Set([...rows.map(row => row.segment_id), ...unsealed]);
-    let best: StoredRow | undefined;
-    let bestTimestamp = -1n;
-    for (const segmentId of candidates) {
-      const row = await this.#reader.newest(segmentId, partition.partition, partition.logStartOffset);
-      if (!row || row.baseOffset >= partition.highWatermark) continue;
-      const timestamp = newestOf(row.records);
-      if (timestamp > bestTimestamp) [best, bestTimestamp] = [row, timestamp];
+    const found: StoredRow[] = [];
+    for (const segmentId of new Set([...rows.map(row => row.segment_id), ...unsealed])) {
+      found.push(...(await this.#reader.newest(segmentId, partition.partition, logStartOffset, highWatermark)));
     }
-    return best;
+    return found.sort((one, other) => Number(one.baseOffset - other.baseOffset));
   }
 
   async #segmentsSince(partition: PartitionLog, timestamp: bigint): Promise<Iterable<number>> {
@@ -433,7 +447,13 @@ export class Log {
     }
     while (offset < partition.committedEnd) {
       const stored = await this.#storedRows(partition, offset, 8 * 1024 * 1024);
-      if (!stored) break;
+      if (!stored) {
+        // Nothing more; or the segment has been dropped meanwhile, and the log begins after it.
+        await this.#rereadStart(partition);
+        if (partition.logStartOffset <= offset) break;
+        offset = partition.logStartOffset;
+        continue;
+      }
       for (const { records, lastOffset } of stored.rows) {
         for (const batch of cutRun(records, offset)) partition.producers.replay(batch, now);
         partition.bytesSinceSnapshot += records.length;
@@ -463,7 +483,7 @@ export class Log {
     if (this.#beginning || this.#stopping) return;
     const logger = this.#options.logger;
     logger.warn({ reason, epoch: this.epoch }, 'lost the lead or a connection; beginning a new term');
-    const former = this.#writerSessions.flatMap(session => (session ? [session.processId] : []));
+    const former = this.#writerSessions.map(session => session.processId);
     this.#beginning = this.#regain(former).finally(() => {
       this.#beginning = undefined;
     });
@@ -480,10 +500,8 @@ export class Log {
         return;
       } catch (error) {
         if ((error as { code?: string }).code === 'BROKER_RUNNING') {
-          for (const writer of this.#writers) {
-            writer.settle(false);
-            writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
-          }
+          this.#writer.settle(false);
+          this.#writer.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER);
           this.#options.onDeposed(error as Error);
           return;
         }
@@ -495,8 +513,9 @@ export class Log {
 
   async #beginTerm(formerBackends: readonly number[]): Promise<void> {
     const { databaseUrl, brokerId, advertised, topics } = this.#options;
-    for (const writer of this.#writers) writer.suspend();
-    for (const session of this.#writerSessions) session?.destroy();
+    const landed = this.#writer.suspend();
+    for (const session of this.#writerSessions) session.destroy();
+    await landed;
     const before = this.#term;
     this.#term = undefined;
     await before?.connection.end().catch(() => {});
@@ -506,6 +525,7 @@ export class Log {
       advertised,
       patienceMs,
       formerBackends,
+      signal: this.#stop.signal,
       onLost: error => {
         if (this.#term === term) this.#lost(error.message);
       },
@@ -520,10 +540,8 @@ export class Log {
       }
       const sessions = await this.#openWriterSessions(term);
       this.#term = term;
-      sessions.forEach((session, i) => {
-        this.#writerSessions[i] = session;
-        this.#writers[i]!.resume(session);
-      });
+      this.#writerSessions = sessions;
+      this.#writer.resume(sessions);
     } catch (error) {
       await term.connection.end().catch(() => {});
       throw error;
@@ -533,7 +551,7 @@ export class Log {
   /** All or none: a try that fails must not keep connections, of which there may be too few for the next. */
   async #openWriterSessions(term: Term): Promise<Session[]> {
     const opening = await Promise.allSettled(
-      this.#writers.map(() =>
+      Array.from({ length: this.#options.writers }, () =>
         Session.open(this.#options.databaseUrl, {
           applicationName: 'millrace writer',
           onLost: error => {
@@ -577,7 +595,7 @@ export class Log {
    * commit has flushed whatever survived.
    */
   async #settle(): Promise<void> {
-    const inDoubt = new Set([...this.#unflushed, ...this.#writers.flatMap(writer => writer.unsettled)]);
+    const inDoubt = new Set([...this.#unflushed, ...this.#writer.unsettled]);
     const topicIds = [...new Set(Array.from(inDoubt, partition => partition.topicId))];
     const ends = await this.#readEnds(topicIds);
     const endOfPartition = (partition: PartitionLog) =>
@@ -587,9 +605,7 @@ export class Log {
       const end = endOfPartition(partition);
       if (end < partition.committedEnd) partition.cutBack(end);
     }
-    for (const writer of this.#writers) {
-      writer.settle(writer.unsettled.some(partition => endOfPartition(partition) > partition.committedEnd));
-    }
+    this.#writer.settle(this.#writer.unsettled.some(partition => endOfPartition(partition) > partition.committedEnd));
     for (const partition of [...inDoubt, ...this.#unflushed]) {
       partition.highWatermark = partition.committedEnd;
       partition.wake();
@@ -644,17 +660,4 @@ export interface PendingAppend {
    * bytes are needed no more.
    */
   expire(error: number): Promise<void>;
-}
-
-function writerOf(partition: PartitionLog, writers: number): number {
-  return (partition.topicId * 31 + partition.partition) % writers;
-}
-
-function newestOf(records: Buffer): bigint {
-  let newest = -1n;
-  for (const batch of cutRun(records, 0n)) {
-    const timestamp = batchHeader.maxTimestamp(batch);
-    if (timestamp > newest) newest = timestamp;
-  }
-  return newest;
 }

@@ -1,4 +1,4 @@
-// What the leader knows of one partition. Every field but `end` changes only after a COMMIT.
+// What the leader knows of one partition. What readers go by changes only after a COMMIT.
 import { Producers } from './producers.ts';
 import type { Located } from './segments.ts';
 import { Tail } from './tail-cache.ts';
@@ -11,9 +11,11 @@ export class PartitionLog {
   highWatermark: bigint;
   /** The end of what has committed; ahead of the high watermark while an asynchronous commit is not flushed. */
   committedEnd: bigint;
-  /** The next offset to assign: ahead of `committedEnd` while a commit is in flight. */
+  /** The next offset to assign: ahead of `committedEnd` while commits are in flight. */
   end: bigint;
-  /** The leader epoch that kafka.leader_epochs is known to hold for what is appended now. */
+  /** Where the groups in flight began, oldest first. */
+  #begun: bigint[] = [];
+  /** The leader epoch that kafka.leader_epochs holds, or will hold with the groups in flight. */
   recordedEpoch = -1;
   readonly tail = new Tail();
   readonly producers = new Producers();
@@ -56,11 +58,36 @@ export class PartitionLog {
     return this.#opening;
   }
 
+  /** The groups in flight that append to this partition. */
+  get inFlight(): number {
+    return this.#begun.length;
+  }
+
+  /** A group begins that appends to this partition. */
+  begin(): void {
+    this.#begun.push(this.end);
+    this.producers.begin();
+  }
+
+  /** The oldest group in flight has committed. */
+  settle(): void {
+    this.#begun.shift();
+    this.producers.settle();
+  }
+
+  /** Takes the newest group in flight back. */
+  revert(): void {
+    this.end = this.#begun.pop() ?? this.committedEnd;
+    this.recordedEpoch = -1;
+    this.producers.revert();
+  }
+
   /** Postgres crashed and took back asynchronous commits that nobody had been shown. */
   cutBack(end: bigint): void {
     this.tail.clear();
     this.committedEnd = end;
     this.end = end;
+    this.#begun = [];
     this.producers.clear();
     this.#opened = false;
     this.#opening = undefined;

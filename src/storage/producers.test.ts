@@ -3,7 +3,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { ErrorCode } from '../protocol/errors.ts';
 import { buildBatch } from '../protocol/records.ts';
-import { Producers, type SequenceCheck } from './producers.ts';
+import { mostProducers, Producers, type SequenceCheck } from './producers.ts';
 
 interface Sent {
   readonly id: bigint;
@@ -86,6 +86,7 @@ test('duplicates, gaps and epochs are told apart as a model tells them, over fai
       for (const { steps, outcome } of groups) {
         const before = { model: model.copy(), sent: [...sent], offset };
         const inGroup: Buffer[] = [];
+        producers.begin();
         for (const { id, bumpEpoch, skip, records, repeat } of steps) {
           const known = model.producers.get(id);
           const newest = known?.batches.at(-1);
@@ -97,7 +98,7 @@ test('duplicates, gaps and epochs are told apart as a model tells them, over fai
           const check = producers.check(batchOf(batch));
           assert.deepEqual(check, model.check(batch), JSON.stringify({ ...batch, id: Number(batch.id) }));
           if (check.kind !== 'append') continue;
-          producers.begin(batchOf(batch), offset, 1);
+          producers.append(batchOf(batch), offset, 1);
           inGroup.push(batchOf(batch, offset));
           model.append(batch, offset);
           sent.push(batch);
@@ -127,8 +128,9 @@ test('duplicates, gaps and epochs are told apart as a model tells them, over fai
 test('a batch without a producer id is always appended and leaves nothing behind', () => {
   const producers = new Producers();
   const batch = buildBatch({ records: [{ timestamp: 0n }] });
+  producers.begin();
   assert.deepEqual(producers.check(batch), { kind: 'append' });
-  producers.begin(batch, 0n, 1);
+  producers.append(batch, 0n, 1);
   producers.settle();
   assert.deepEqual(producers.check(batch), { kind: 'append' });
   assert.equal(producers.size, 0);
@@ -136,11 +138,33 @@ test('a batch without a producer id is always appended and leaves nothing behind
 
 test('producers unused for long are forgotten, and then any sequence begins', () => {
   const producers = new Producers();
-  producers.begin(batchOf({ id: 1n, epoch: 0, first: 0, records: 1 }), 0n, 100);
-  producers.begin(batchOf({ id: 2n, epoch: 0, first: 0, records: 1 }), 1n, 200);
+  producers.begin();
+  producers.append(batchOf({ id: 1n, epoch: 0, first: 0, records: 1 }), 0n, 100);
+  producers.append(batchOf({ id: 2n, epoch: 0, first: 0, records: 1 }), 1n, 200);
   producers.settle();
   producers.expire(150);
   assert.equal(producers.size, 1);
   assert.deepEqual(producers.check(batchOf({ id: 1n, epoch: 0, first: 7, records: 1 })), { kind: 'append' });
   assert.equal(producers.check(batchOf({ id: 2n, epoch: 0, first: 7, records: 1 })).kind, 'refused');
+});
+
+test('a partition remembers a bounded number of producers: those that wrote last', () => {
+  const producers = new Producers();
+  const write = (id: number, first: number, offset: number) => {
+    producers.begin();
+    producers.append(batchOf({ id: BigInt(id), epoch: 0, first, records: 1 }), BigInt(offset), 1);
+    producers.settle();
+  };
+  const repeated = (id: number) => producers.check(batchOf({ id: BigInt(id), epoch: 0, first: 0, records: 1 })).kind;
+  for (let id = 0; id < mostProducers; id++) write(id, 0, id);
+  write(0, 1, mostProducers); // and so 1 is the one that has not written for the longest
+  write(mostProducers, 0, mostProducers + 1);
+  assert.equal(producers.size, mostProducers);
+  assert.deepEqual([0, 1, 2, mostProducers].map(repeated), ['duplicate', 'append', 'duplicate', 'duplicate']);
+  const restored = new Producers();
+  restored.restore(producers.snapshot());
+  restored.replay(batchOf({ id: -5n + 2n ** 40n, epoch: 0, first: 0, records: 1 }), 2);
+  assert.equal(restored.size, mostProducers);
+  assert.equal(restored.check(batchOf({ id: 2n, epoch: 0, first: 0, records: 1 })).kind, 'append');
+  assert.equal(restored.check(batchOf({ id: 0n, epoch: 0, first: 0, records: 1 })).kind, 'duplicate');
 });

@@ -7,6 +7,12 @@ import * as batchHeader from '../protocol/record-batch.ts';
 /** As many as a client may have in flight (max.in.flight.requests.per.connection of an idempotent producer). */
 const rememberedBatches = 5;
 
+/**
+ * Producers that a partition remembers; of more it forgets those that have not written for the longest. Each takes some
+ * 400 bytes (measured), so a partition 4 MB at the most, whatever producer ids somebody makes up within producer.id.expiration.ms.
+ */
+export const mostProducers = 10_000;
+
 interface Remembered {
   readonly firstSequence: number;
   readonly lastSequence: number;
@@ -31,9 +37,10 @@ export type SequenceCheck =
 const append: SequenceCheck = { kind: 'append' };
 
 export class Producers {
+  /** In the order of their last use. */
   readonly #entries = new Map<bigint, ProducerEntry>();
-  /** What `begin` replaced, so that a commit that failed can be taken back. */
-  #undo: Map<bigint, ProducerEntry | undefined> = new Map();
+  /** What each group in flight replaced, oldest first, so that a commit that failed can be taken back. */
+  #undo: Map<bigint, ProducerEntry | undefined>[] = [];
 
   get size(): number {
     return this.#entries.size;
@@ -61,24 +68,31 @@ export class Producers {
     return { kind: 'refused', error: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER };
   }
 
-  /** Notes a batch as appended at `baseOffset`; until `settle`, `revert` takes it back. */
-  begin(batch: Buffer, baseOffset: bigint, now: number): void {
+  /** A group begins: what is appended from now on is its own, until the next begins. */
+  begin(): void {
+    this.#undo.push(new Map());
+  }
+
+  /** Notes a batch as appended at `baseOffset`. */
+  append(batch: Buffer, baseOffset: bigint, now: number): void {
     const producerId = batchHeader.producerId(batch);
     if (producerId < 0n) return;
-    if (!this.#undo.has(producerId)) this.#undo.set(producerId, this.#entries.get(producerId));
+    const undo = this.#undo.at(-1)!;
+    if (!undo.has(producerId)) undo.set(producerId, this.#entries.get(producerId));
     this.#note(batch, baseOffset, now);
   }
 
+  /** The oldest group has committed. */
   settle(): void {
-    if (this.#undo.size > 0) this.#undo = new Map();
+    this.#undo.shift();
   }
 
+  /** Takes the newest group back. */
   revert(): void {
-    for (const [producerId, entry] of this.#undo) {
+    for (const [producerId, entry] of this.#undo.pop() ?? []) {
       if (entry === undefined) this.#entries.delete(producerId);
-      else this.#entries.set(producerId, entry);
+      else this.#entries.set(producerId, entry); // where it is: as if used last
     }
-    this.#undo = new Map();
   }
 
   /** Forgets producers unused since `before` (producer.id.expiration.ms). */
@@ -88,7 +102,7 @@ export class Producers {
 
   clear(): void {
     this.#entries.clear();
-    this.#undo = new Map();
+    this.#undo = [];
   }
 
   snapshot(): Snapshot {
@@ -126,11 +140,16 @@ export class Producers {
     const lastSequence = addSequence(firstSequence, batchHeader.lastOffsetDelta(batch));
     const before = this.#entries.get(producerId);
     const kept = before?.epoch === epoch ? before.batches.slice(-(rememberedBatches - 1)) : [];
+    this.#entries.delete(producerId);
     this.#entries.set(producerId, {
       epoch,
       usedAt: now,
       batches: [...kept, { firstSequence, lastSequence, baseOffset }],
     });
+    if (this.#entries.size > mostProducers) {
+      const [unusedLongest] = this.#entries.keys();
+      this.#entries.delete(unusedLongest!);
+    }
   }
 }
 

@@ -3,11 +3,15 @@
 
 import { type Result, type Row, Session } from '../postgres/session.ts';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
+import { codeOf } from '../runtime/errors.ts';
 import { tableOf } from './segments.ts';
 
 /** Rows a single read asks for at the most; with unbatched producers a row may be a hundred bytes. */
 const maxRows = 2000;
 const firstRows = 8;
+
+/** SQLSTATEs: no such table; or no such prepared statement, when the same was asked just before and found no table. */
+const gone: readonly string[] = ['42P01', '26000'];
 
 export interface StoredRow {
   readonly baseOffset: bigint;
@@ -74,19 +78,29 @@ export class Reader {
     return rows[0] && storedRow(rows[0]);
   }
 
-  /** The first of the rows with the newest timestamp. */
-  async newest(segmentId: number, partition: number, offset: bigint): Promise<StoredRow | undefined> {
+  /** The row that `offset` cuts, if it cuts one, and the first of those with the newest timestamp from there to `end`. */
+  async newest(segmentId: number, partition: number, offset: bigint, end: bigint): Promise<StoredRow[]> {
     const { rows } = await this.#query(
-      `SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
-       WHERE partition_id = $1 AND last_offset >= $2 ORDER BY max_timestamp DESC, last_offset LIMIT 1`,
-      [partition, offset],
+      `(SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
+        WHERE partition_id = $1 AND last_offset >= $2 AND base_offset < $2 ORDER BY last_offset LIMIT 1)
+       UNION ALL
+       (SELECT base_offset, last_offset, records FROM ${tableOf(segmentId)}
+        WHERE partition_id = $1 AND base_offset >= $2 AND last_offset >= $2 AND last_offset < $3
+        ORDER BY max_timestamp DESC, last_offset LIMIT 1)`,
+      [partition, offset, end],
     );
-    return rows[0] && storedRow(rows[0]);
+    return rows.map(storedRow);
   }
 
+  /** A segment that has been dropped, by retention or with its topic, holds nothing. */
   async #query(sql: string, parameters: readonly (string | number | bigint)[]): Promise<Result> {
     const session = await this.#session();
-    return session.query(sql, parameters);
+    try {
+      return await session.query(sql, parameters);
+    } catch (error) {
+      if (!gone.includes(codeOf(error) ?? '')) throw error;
+      return { rows: [], release() {} };
+    }
   }
 
   /** Sessions are opened when needed and again after a loss, and take turns. */

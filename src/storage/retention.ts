@@ -76,6 +76,8 @@ export class Retention {
       const topic = topics.byId(segment.topicId);
       if (!topic || this.#isOver(segment, settingsOf(topic), now)) log.segments.close(segment);
     }
+    const strays = await log.segments.sealStrays();
+    if (strays > 0) logger.info({ segments: strays }, 'sealed segments that were made, but never taken into use');
     await log.segments.sealRolled();
     for (const topic of [...topics.all()]) {
       if (this.#stopped) return;

@@ -158,8 +158,26 @@ export class Segments {
     return sealed;
   }
 
+  /**
+   * Seals the open segments that are not known here: when the answer to create_segment is lost, the next try makes another.
+   * Nobody can have written to such a one. Those being made now are let be. Returns how many.
+   */
+  async sealStrays(): Promise<number> {
+    const rolling = new Set(this.#rolling.keys());
+    const { rows } = await this.#pool.query<{ id: number; topic_id: number }>(
+      `SELECT segment_id AS id, topic_id FROM kafka.segments WHERE state = 'open'`,
+    );
+    let sealed = 0;
+    for (const { id, topic_id: topicId } of rows) {
+      if (rolling.has(topicId) || this.#rolling.has(topicId)) continue;
+      if (this.unsealed(topicId).some(segment => segment.id === id)) continue;
+      if (await this.#seal({ id })) sealed++;
+    }
+    return sealed;
+  }
+
   /** False when its topic has been deleted meanwhile. */
-  #seal(segment: Segment): Promise<boolean> {
+  #seal(segment: Pick<Segment, 'id'>): Promise<boolean> {
     return inTransaction(this.#pool, async client => {
       await this.#fence(client); // a later leader may be writing to what this one takes for rolled
       // A topic's deletion may have come first; its segment is then 'dropping' and stays so.

@@ -285,8 +285,7 @@ const specs = [
     default: '0',
     server: 'log.roll.jitter.ms',
     min: 0,
-    ignored: true,
-    doc: 'Random part taken off segment.ms.',
+    doc: 'By how much earlier, at the most, a segment is closed than segment.ms has it; each topic has its own part of it, and none more than half of segment.ms.',
   },
   {
     name: 'segment.ms',

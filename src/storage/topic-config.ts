@@ -25,6 +25,7 @@ export interface TopicSettings {
   readonly retentionMs: number;
   readonly retentionBytes: number;
   readonly segmentMs: number;
+  readonly segmentJitterMs: number;
   readonly segmentBytes: number;
   readonly timestampType: TimestampType;
   readonly timestampBeforeMaxMs: number;
@@ -69,6 +70,7 @@ function computeSettings(overrides: TopicConfig, defaults: ServerDefaults): Topi
     retentionMs: bound('retention.ms'),
     retentionBytes: bound('retention.bytes'),
     segmentMs: number('segment.ms'),
+    segmentJitterMs: number('segment.jitter.ms'),
     segmentBytes: number('segment.bytes'),
     timestampType: value('message.timestamp.type') as TimestampType,
     timestampBeforeMaxMs: number('message.timestamp.before.max.ms'),

@@ -52,7 +52,7 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 type TopicRow = { id: number; uuid: string; name: string; partitionCount: number; config: Record<string, string> };
 
 /** The SQLSTATE of kafka.fence. */
-const fencedState = 'KF001';
+export const fencedState = 'KF001';
 const columns = 'topic_id AS id, topic_uuid AS uuid, name, partition_count AS "partitionCount", config';
 
 export class Topics {

@@ -96,6 +96,11 @@ export function sqlState(error: unknown): string | undefined {
   return error instanceof pg.DatabaseError && error.code?.startsWith('57P') === false ? error.code : undefined;
 }
 
+/** A SQLSTATE after which the same may succeed: transaction rollback, resources, object state, operator, system error. */
+export function mayPass(state: string): boolean {
+  return /^(08|25|40|53|55|57|58)/.test(state);
+}
+
 /** A value that Postgres refuses (classes 22 and 54), such as a character that the database's encoding lacks. */
 export function cannotBeStored(error: unknown): boolean {
   return /^(22|54)/.test(sqlState(error) ?? '');

@@ -8,7 +8,7 @@
 import { ErrorCode, errorOf } from '../../protocol/errors.ts';
 import { Produce } from '../../protocol/messages/00-produce.ts';
 import type { RequestOf, ResponseOf } from '../../protocol/schema.ts';
-import type { AppendResult } from '../../storage/group-commit.ts';
+import type { AppendResult } from '../../storage/group.ts';
 import type { PendingAppend } from '../../storage/log.ts';
 import type { PartitionLog } from '../../storage/partition-log.ts';
 import { effectiveConfig } from '../../storage/topic-config.ts';
@@ -16,6 +16,9 @@ import type { Topic } from '../../storage/topics.ts';
 import type { RequestContext } from '../context.ts';
 import { handler } from '../handler.ts';
 import { checkBatch, storedForm } from '../produced-batch.ts';
+
+/** For a commit, ms, where the producer sets no bound: an outage of Postgres must not keep its bytes for ever. */
+const untoldWaitMs = 30_000;
 
 type PartitionData = RequestOf<typeof Produce>['topicData'][number]['partitionData'][number];
 type PartitionAnswer = ResponseOf<typeof Produce>['responses'][number]['partitionResponses'][number];
@@ -43,15 +46,14 @@ export const produce = handler(Produce, async (request, context) => {
       }),
     ),
   }));
-  const timer =
-    request.acks === 0 || request.timeoutMs <= 0 // Kafka's is a time for replicas, of which there are none here
-      ? undefined
-      : setTimeout(() => {
-          for (const appending of pending) {
-            appending.expired = appending.append.expire(ErrorCode.REQUEST_TIMED_OUT);
-            context.hold(appending.expired);
-          }
-        }, request.timeoutMs);
+  // Kafka's is a time for replicas, of which there are none here.
+  const waitMs = request.acks === 0 || request.timeoutMs <= 0 ? untoldWaitMs : request.timeoutMs;
+  const timer = setTimeout(() => {
+    for (const appending of pending) {
+      appending.expired = appending.append.expire(ErrorCode.REQUEST_TIMED_OUT);
+      context.hold(appending.expired);
+    }
+  }, waitMs);
   const responses = await Promise.all(answers);
   clearTimeout(timer);
   if (request.acks !== 0) return { responses, throttleTimeMs: 0 };

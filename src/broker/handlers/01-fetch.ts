@@ -149,8 +149,9 @@ async function readOne(
   { broker }: RequestContext,
 ): Promise<Result> {
   const { request, partition, errorCode } = want;
-  if (!partition || errorCode !== ErrorCode.NONE) return { ...want, chunks: [], bytes: 0 };
-  if (partition.deleted) return { ...want, errorCode: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, chunks: [], bytes: 0 };
+  const refuse = (code: number): Result => ({ request, partition, errorCode: code, chunks: [], bytes: 0 });
+  if (!partition || errorCode !== ErrorCode.NONE) return refuse(errorCode);
+  if (partition.deleted) return refuse(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
   // What comes from Postgres takes memory before it is an answer; the tail cache has its own.
   const { start } = partition.tail;
   const taken = start === undefined || request.fetchOffset < start ? promised : 0;
@@ -162,10 +163,10 @@ async function readOne(
       promised,
       atLeastOne,
     );
-    return { ...want, errorCode: error, chunks, bytes, release };
+    return { request, partition, errorCode: error, chunks, bytes, release };
   } catch (error) {
     broker.logger.error({ err: error, partition: request.partition }, 'a read from Postgres failed');
-    return { ...want, errorCode: ErrorCode.KAFKA_STORAGE_ERROR, chunks: [], bytes: 0 };
+    return refuse(ErrorCode.KAFKA_STORAGE_ERROR);
   } finally {
     broker.budget.giveAnswer(taken);
   }

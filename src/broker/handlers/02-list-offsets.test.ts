@@ -61,3 +61,32 @@ test('a partition that is asked for twice is refused', async () => {
   const refused = { errorCode: ErrorCode.INVALID_REQUEST, offset: -1n };
   assert.deepEqual(await ask(topic, [500n, 500n]), [refused, refused]);
 });
+
+for (const sealed of [false, true]) {
+  test(`the newest time of what is left after a trim, ${sealed ? 'in sealed segments' : 'in the open segment'}`, async () => {
+    const { log, partition } = opened;
+    const topic = await opened.createTopic(`newest-${sealed}`);
+    const seal = async () => {
+      if (!sealed) return;
+      for (const segment of log.segments.unsealed(topic.id)) log.segments.close(segment);
+      await log.segments.sealRolled();
+    };
+    const newest = async (start: bigint) => {
+      await log.trim(partition(topic), start);
+      return (await ask(topic, [-3n]))[0]!.offset;
+    };
+    // A row of two batches, whose newest record is the first; and a row after it.
+    const first = append(topic, batch(900n, 100n));
+    await Promise.all([first, append(topic, batch(300n, 200n))]);
+    await seal();
+    await append(topic, batch(250n, 260n));
+    await seal();
+    await append(topic, batch(220n, 220n));
+    assert.equal(await newest(0n), 0n);
+    assert.equal(await newest(1n), 2n, 'the batch that held it is cut');
+    assert.equal(await newest(3n), 5n, 'the row that held it is cut');
+    assert.equal(await newest(5n), 5n);
+    assert.equal(await newest(6n), 6n, 'the first of several');
+    assert.equal(await newest(8n), -1n);
+  });
+}

@@ -3,6 +3,7 @@
 import { ErrorCode } from '../../protocol/errors.ts';
 import { DeleteRecords } from '../../protocol/messages/21-delete-records.ts';
 import { handler } from '../handler.ts';
+import { storageFailure } from '../storage-failure.ts';
 
 export const deleteRecords = handler(DeleteRecords, async (request, { broker }) => ({
   throttleTimeMs: 0,
@@ -20,7 +21,12 @@ export const deleteRecords = handler(DeleteRecords, async (request, { broker }) 
           if (before < 0n || before > partition.highWatermark) {
             return { partitionIndex, lowWatermark: -1n, errorCode: ErrorCode.OFFSET_OUT_OF_RANGE };
           }
-          await broker.log.trim(partition, before);
+          try {
+            await broker.log.trim(partition, before);
+          } catch (error) {
+            const errorCode = storageFailure(error, name, partitionIndex, broker.logger);
+            return { partitionIndex, lowWatermark: -1n, errorCode };
+          }
           return { partitionIndex, lowWatermark: partition.logStartOffset, errorCode: ErrorCode.NONE };
         }),
       ),

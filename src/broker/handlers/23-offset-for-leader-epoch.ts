@@ -4,6 +4,7 @@ import { ErrorCode } from '../../protocol/errors.ts';
 import { OffsetForLeaderEpoch } from '../../protocol/messages/23-offset-for-leader-epoch.ts';
 import { handler } from '../handler.ts';
 import { leaderEpochProblem } from '../leader-epoch.ts';
+import { storageFailure } from '../storage-failure.ts';
 
 export const offsetForLeaderEpoch = handler(
   OffsetForLeaderEpoch,
@@ -20,8 +21,14 @@ export const offsetForLeaderEpoch = handler(
               ? leaderEpochProblem(currentLeaderEpoch, broker.log.epoch)
               : ErrorCode.UNKNOWN_TOPIC_OR_PARTITION;
             if (!partition || errorCode !== ErrorCode.NONE) return { partition: index, errorCode };
-            const end = await broker.log.epochEnd(partition, leaderEpoch);
-            return { partition: index, errorCode, leaderEpoch: end.epoch, endOffset: end.offset };
+            // Between two terms no epoch is known. "It is still to come" would cost a consumer its position.
+            if (broker.log.epoch < 0) return { partition: index, errorCode: ErrorCode.LEADER_NOT_AVAILABLE };
+            try {
+              const end = await broker.log.epochEnd(partition, leaderEpoch);
+              return { partition: index, errorCode, leaderEpoch: end.epoch, endOffset: end.offset };
+            } catch (error) {
+              return { partition: index, errorCode: storageFailure(error, name, index, broker.logger) };
+            }
           }),
         ),
       })),

@@ -11,7 +11,7 @@ CREATE TABLE kafka.captures (
   created_at    timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
--- The last change of a capture that is in a partition: commits with its record (src/storage/group-commit.ts). A change
+-- The last change of a capture that is in a partition: commits with its record (src/storage/group.ts). A change
 -- is known by its transaction's commit LSN and its place in it. partition_count is the topic's at that time: it tells
 -- which partition a key went to. No foreign key: topics come and go, and their ids are never used again.
 CREATE TABLE kafka.capture_positions (

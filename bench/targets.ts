@@ -1,0 +1,110 @@
+// What Millrace is meant to reach, as data, and whether a run's results do. A figure is Millrace's median, or with a
+// peer the ratio, or the difference, of the two medians of the same run.
+import type { Metric, Result } from './metrics.ts';
+
+export interface Target {
+  readonly what: string;
+  readonly scenario: string;
+  readonly metric: Metric;
+  /** The figure is Millrace's divided by this system's, or with `difference` less this system's. */
+  readonly peer?: string;
+  readonly difference?: true;
+  readonly atLeast?: number;
+  readonly atMost?: number;
+}
+
+export interface Judged {
+  readonly target: Target;
+  readonly value: number | undefined;
+  readonly verdict: 'met' | 'not met' | 'not measured';
+}
+
+const shapes = ['100B-1p', '100B-6p', '1KiB-1p', '1KiB-6p'];
+const rate = 'records_per_s';
+
+/** At least this multiple of a peer's records a second, in each shape of a kind of work. */
+const overShapes = (what: string, work: string, client: string, peer: string, least: (shape: string) => number) =>
+  shapes.map(
+    (shape): Target => ({
+      what,
+      scenario: `${work}-${shape}-${client}`,
+      metric: rate,
+      peer,
+      atLeast: least(shape),
+    }),
+  );
+
+const bySize = (small: number, large: number) => (shape: string) => (shape.startsWith('100B') ? small : large);
+const produce = (client: string): Target[] => [
+  ...overShapes('produce', 'produce', client, 'kafka', () => (client === 'java' ? 1 : 0.7)),
+  ...overShapes('produce, same promise', 'produce', client, 'kafka-flush', bySize(1.2, 1)),
+];
+const within = (what: string, scenario: string, bounds: Partial<Record<Metric, number>>): Target[] =>
+  Object.entries(bounds).map(([metric, atMost]) => ({ what, scenario, metric: metric as Metric, atMost }));
+
+const longPolling = (perSecond: number): Target[] =>
+  within('1,000 long-polling consumers', `longpoll-1000-${perSecond}-1KiB-1p-librdkafka`, {
+    p99_ms: 50,
+    broker_rss_mb: 300,
+  });
+
+const endToEnd = (scenario: string): Target[] => [
+  { what: 'end to end', scenario, metric: 'p50_ms', peer: 'kafka', difference: true, atMost: 2 },
+  { what: 'end to end', scenario, metric: 'p99_ms', atMost: 10 },
+  { what: 'end to end', scenario, metric: 'p99_ms', peer: 'kafka-flush', atMost: 1 },
+];
+
+export const targets: readonly Target[] = [
+  ...produce('java'),
+  ...produce('librdkafka'),
+  ...overShapes("the database's limit", 'produce', 'librdkafka', 'copy', () => 0.7),
+  ...overShapes('a row per message', 'produce', 'librdkafka', 'rows', bySize(10, 3)),
+  { what: '100 producers that do not batch', ...unbatched('kafka-flush'), atLeast: 3 },
+  { what: '100 producers that do not batch', ...unbatched('kafka'), atLeast: 0.8 },
+  ...overShapes('consume at the tail', 'consume-tail', 'librdkafka', 'kafka', () => 1),
+  ...overShapes('consume cold', 'consume-cold', 'librdkafka', 'kafka', () => 0.8),
+  ...endToEnd('latency-5000-1KiB-1p-linger0-librdkafka'),
+  ...endToEnd('latency-5000-1KiB-1p-librdkafka'),
+  ...longPolling(1000),
+  ...longPolling(5000),
+  ...shapes.map(
+    (shape): Target => ({
+      what: 'resident memory',
+      scenario: `produce-${shape}-librdkafka`,
+      metric: 'total_rss_mb',
+      peer: 'kafka',
+      atMost: 0.5,
+    }),
+  ),
+  ...within('start on existing data', 'startup-librdkafka', { start_ms: 2000 }),
+  { what: 'start on existing data', scenario: 'startup-librdkafka', metric: 'start_ms', peer: 'kafka', atMost: 1 },
+  ...['', '-100consumers'].flatMap(consumers =>
+    within('fetch of a record just written', `latency-100-1KiB-1p-linger0${consumers}-librdkafka`, {
+      p50_ms: 2,
+      p99_ms: 10,
+    }),
+  ),
+];
+
+function unbatched(peer: string) {
+  return { scenario: 'unbatched-100-librdkafka', metric: rate, peer } as const;
+}
+
+export function judge(results: readonly Result[]): Judged[] {
+  const median = (system: string, { scenario, metric }: Target): number | undefined =>
+    results.find(found => found.system === system && found.scenario === scenario && found.metric === metric)?.median;
+  return targets.map(target => {
+    const own = median('millrace', target);
+    const other = target.peer === undefined ? undefined : median(target.peer, target);
+    if (own === undefined || (target.peer !== undefined && other === undefined)) {
+      return { target, value: undefined, verdict: 'not measured' };
+    }
+    const value = other === undefined ? own : target.difference ? own - other : own / other;
+    const met = value >= (target.atLeast ?? -Infinity) && value <= (target.atMost ?? Infinity);
+    return { target, value, verdict: met ? 'met' : 'not met' };
+  });
+}
+
+export function boundOf({ atLeast, atMost }: Target): string {
+  return atLeast === undefined ? `at most ${atMost}` : `at least ${atLeast}`;
+}

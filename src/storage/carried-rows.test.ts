@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { createDatabase, type TestDatabase } from '../../test/database.ts';
 import { newSeed, randomFrom } from '../../test/faults/random.ts';
-import { openLog } from '../../test/open-log.ts';
+import { eventually, openLog } from '../../test/open-log.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import { buildBatch } from '../protocol/records.ts';
 import type { AppendChain, CarriedRow, CarriedStatement } from './group.ts';
@@ -108,10 +108,12 @@ test('of a chain the log has what was given before the first that failed, and it
     const cut = random.below(10) < 4;
     if (cut) {
       await chained[random.below(20)];
-      await database.pool.query(
+      const { epoch } = log;
+      const { rowCount } = await database.pool.query(
         `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE datname = current_database() AND application_name = 'millrace writer' ORDER BY random() LIMIT 1`,
       );
+      if (rowCount) await eventually(() => log.epoch > epoch && log.leading);
     }
     const outcomes = (await Promise.all(chained)).map(({ error }) => error === ErrorCode.NONE);
     const reached = outcomes.indexOf(false) === -1 ? outcomes.length : outcomes.indexOf(false);

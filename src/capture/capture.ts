@@ -18,8 +18,8 @@ import { ChangeWriter } from './change-writer.ts';
 import type { CaptureDefinition } from './definition.ts';
 import { Outlet } from './outlet.ts';
 import { ProduceWriter } from './produce-writer.ts';
-import { CaptureError, type SlotState, Source, type SourceTable } from './source.ts';
-import { ChangeStream, emptySpoolDirectory, lasting } from './stream.ts';
+import { CaptureError, publicationGone, type SlotState, Source, type SourceTable } from './source.ts';
+import { ChangeStream, emptySpoolDirectory } from './stream.ts';
 
 export interface CaptureContext {
   /** The log's own database. */
@@ -155,7 +155,7 @@ export class Capture {
       this.#stream = undefined;
       this.#keepTotals();
       if (this.#stopping.signal.aborted) return;
-      const final = lasting(error);
+      const final = lasting(error, this.#definition);
       if (final) {
         this.#logger.error({ reason: final.message, hint: final.hint }, 'a capture has failed');
         this.#become('failed', final.message, final.hint);
@@ -187,8 +187,9 @@ export class Capture {
     const directory = `${spoolDirectory}/${definition.name}`;
     try {
       this.#tables = await source.tables(definition);
-      await source.ensurePublication(definition, this.#tables);
-      const { captureId, from } = await this.#ensureSlot(source);
+      const { captureId, confirmed } = await this.#register();
+      await source.ensurePublication(definition, this.#tables, confirmed);
+      const from = await this.#ensureSlot(source, captureId, confirmed);
       this.#confirmed = from;
       emptySpoolDirectory(directory);
       mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -239,8 +240,8 @@ export class Capture {
       this.#stream = stream;
       this.#become('streaming');
       this.#logger.info({ slot: definition.slot, from: formatLsn(from), tables: this.#tables.length }, 'capturing');
-      slotTimer = setInterval(() => void this.#watchSlot(source), slotCheckMs);
-      void this.#watchSlot(source);
+      slotTimer = setInterval(() => void this.#watch(source, fail), slotCheckMs);
+      void this.#watch(source, fail);
       const stopped = abortOf(this.#stopping.signal).then(() => new Error('stopping'));
       const error = await Promise.race([ended, stopped]);
       const { counters } = stream;
@@ -268,9 +269,9 @@ export class Capture {
     );
   }
 
-  /** The slot, made if this capture has never had one; and where to begin. */
-  async #ensureSlot(source: Source): Promise<{ captureId: number; from: Lsn }> {
-    const { name, slot: slotName, failover } = this.#definition;
+  /** Its row in kafka.captures: how far everything is in the log; 0 where it has never begun. */
+  async #register(): Promise<{ captureId: number; confirmed: Lsn }> {
+    const { name, slot: slotName } = this.#definition;
     const { rows } = await this.#lane.transaction(client =>
       client.query<{ id: number; confirmed: string }>(
         `INSERT INTO kafka.captures AS c (name, slot_name) VALUES ($1, $2)
@@ -279,8 +280,12 @@ export class Capture {
         [name, slotName],
       ),
     );
-    const captureId = rows[0]!.id;
-    const confirmed = parseLsn(rows[0]!.confirmed);
+    return { captureId: rows[0]!.id, confirmed: parseLsn(rows[0]!.confirmed) };
+  }
+
+  /** The slot, made if this capture has never had one. Returns where to begin. */
+  async #ensureSlot(source: Source, captureId: number, confirmed: Lsn): Promise<Lsn> {
+    const { name, slot: slotName, failover } = this.#definition;
     const slot = await source.slot(slotName);
     if (slot === undefined) {
       if (confirmed !== noLsn) {
@@ -292,17 +297,18 @@ export class Capture {
       const from = await source.createSlot(slotName, failover);
       this.#logger.info({ slot: slotName, from: formatLsn(from) }, 'made a replication slot');
       await this.#saveProgress(captureId, from);
-      return { captureId, from };
+      return from;
     }
     checkSlot(name, slotName, slot, confirmed, source.database);
     // A slot may fall back in a crash of its server: from what we know, not from what it says.
-    if (confirmed !== noLsn) return { captureId, from: confirmed };
+    if (confirmed !== noLsn) return confirmed;
     await this.#saveProgress(captureId, slot.confirmed);
-    return { captureId, from: slot.confirmed };
+    return slot.confirmed;
   }
 
-  async #watchSlot(source: Source): Promise<void> {
+  async #watch(source: Source, fail: (error: Error) => void): Promise<void> {
     try {
+      if (!(await source.isPublished(this.#definition))) fail(publicationGone(this.#definition, this.#confirmed));
       const slot = await source.slot(this.#definition.slot);
       this.#slot = slot;
       if (slot?.safeBytes != null && slot.safeBytes < worryBytes) {
@@ -315,6 +321,14 @@ export class Capture {
       // The stream itself tells of a source that is lost.
     }
   }
+}
+
+/** What ended a stream and will not get better by itself. */
+function lasting(error: Error, definition: CaptureDefinition): CaptureError | undefined {
+  if (error instanceof CaptureError) return error;
+  // Of a slot that is gone, the next look at it says more.
+  if (codeOf(error) !== '42704' || !error.message.includes(definition.publication)) return undefined;
+  return publicationGone(definition);
 }
 
 function abortOf(signal: AbortSignal): Promise<void> {

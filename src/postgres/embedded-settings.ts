@@ -30,8 +30,8 @@ export function tunedSettings({ memoryBytes, freeDiskBytes }: Machine): Record<s
     max_connections: '100',
     password_encryption: 'scram-sha-256',
 
-    // An eighth: the log is read back from the operating system's cache as well, and people work on this machine.
-    shared_buffers: megabytes(between(32 * MiB, memoryBytes / 8, GiB)),
+    // Little: the log is written once, and read from the tail cache or the operating system's; people work on this machine.
+    shared_buffers: megabytes(between(32 * MiB, memoryBytes / 32, 160 * MiB)),
     effective_cache_size: megabytes(memoryBytes / 2),
     maintenance_work_mem: megabytes(between(32 * MiB, memoryBytes / 32, 512 * MiB)),
     work_mem: megabytes(between(4 * MiB, memoryBytes / 512, 32 * MiB)),

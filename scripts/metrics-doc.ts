@@ -3,12 +3,14 @@
 import { Registry } from 'prom-client';
 import { GroupMetrics } from '../src/broker/groups/metrics.ts';
 import { type Observed, observeBroker } from '../src/broker/metrics.ts';
+import { observeCaptures } from '../src/capture/metrics.ts';
 import { replacePart } from './marked-part.ts';
 
 export async function replaceMetrics(document: string): Promise<string> {
   const registry = new Registry();
   new GroupMetrics(registry, () => []);
   observeBroker(registry, idle);
+  observeCaptures(registry, () => []);
   const metrics = (await registry.getMetricsAsJSON()).toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const rows = metrics.map(({ name, type, help }) => `| \`${name}\` | ${type} | ${help} |`);
   return replacePart(document, 'metrics', 'docs:metrics', ['| Metric | Type | |', '|---|---|---|', ...rows]);

@@ -1,7 +1,11 @@
 // The composition root: what a Millrace is made of, the order it starts in, and so the order it stops in. The only
 // file that sees everything.
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Broker } from './broker/broker.ts';
 import { readOverview } from './broker/overview.ts';
+import { Captures } from './capture/captures.ts';
+import { observeCaptures } from './capture/metrics.ts';
 import { HttpServer } from './http/server.ts';
 import type { Status } from './http/status.ts';
 import { setAutovacuum } from './postgres/autovacuum.ts';
@@ -17,6 +21,8 @@ import type { Logger } from './runtime/logger.ts';
 import { createRegistry, type Registry } from './runtime/metrics.ts';
 import { formatAddress } from './runtime/setting-types.ts';
 import { version } from './runtime/version.ts';
+import { serverDefaults } from './storage/server-defaults.ts';
+import { effectiveConfig } from './storage/topic-config.ts';
 
 const readinessTimeoutMs = 2000;
 const maxGroupsShown = 500;
@@ -41,6 +47,7 @@ export class Server {
   #database: Database | undefined;
   #pool: Pool | undefined;
   #broker: Broker | undefined;
+  #captures: Captures | undefined;
 
   constructor(settings: Settings, logger: Logger) {
     this.settings = settings;
@@ -55,6 +62,7 @@ export class Server {
       profiling: settings.profiling,
       readiness: () => this.#readiness(),
       readStatus: () => this.#readStatus(),
+      captures: () => this.#captures,
     });
   }
 
@@ -123,8 +131,38 @@ export class Server {
     this.#lifecycle.add(broker);
     await broker.start();
     this.#broker = broker;
+    await this.#startCaptures(broker, pool);
 
     this.#lifecycle.ready();
+  }
+
+  async #startCaptures(broker: Broker, pool: Pool): Promise<void> {
+    const { settings, logger } = this;
+    const { url, embedded } = this.database;
+    const log = broker.log!;
+    const defaults = serverDefaults(settings);
+    const sqlProduces = settings.sqlProduce === 'on' || (settings.sqlProduce === 'auto' && embedded !== undefined);
+    const captures = new Captures({
+      context: {
+        databaseUrl: url,
+        pool,
+        log,
+        topics: broker.topics!,
+        settingsOf: topic => effectiveConfig(topic, defaults),
+        term: () => ({ brokerId: settings.nodeId, epoch: log.epoch }),
+        defaultPartitions: settings.numPartitions,
+        spoolDirectory: settings.captureSpoolDir ?? join(embedded?.directory.path ?? tmpdir(), 'spool'),
+        logger,
+      },
+      definitions: settings.captures,
+      produce: sqlProduces
+        ? { autoCreate: settings.autoCreateTopicsEnable, maxMessageBytes: settings.messageMaxBytes }
+        : undefined,
+    });
+    this.#lifecycle.add(captures);
+    observeCaptures(this.registry, () => captures.status());
+    await captures.start();
+    this.#captures = captures;
   }
 
   #chooseDatabase(): { prepare(): Promise<void>; start(): Promise<void> } {

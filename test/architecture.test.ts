@@ -16,6 +16,7 @@ const mayImport: Record<string, readonly string[]> = {
   postgres: ['runtime'],
   storage: ['postgres', 'runtime', 'protocol'],
   broker: ['storage', 'postgres', 'runtime', 'protocol'],
+  capture: ['storage', 'postgres', 'runtime', 'protocol'],
   http: ['storage', 'runtime'],
   cli: ['server.ts', 'runtime'],
 };

@@ -35,7 +35,14 @@ export async function createDatabase(options: { readonly empty?: boolean } = {})
     pool,
     async drop() {
       await pool.end();
-      await onServer(client => client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
+      await onServer(async client => {
+        // A database is not dropped while one of its slots is read; its slots go with it.
+        await client.query(
+          'SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE database = $1 AND active',
+          [name],
+        );
+        await client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+      });
     },
   };
 }

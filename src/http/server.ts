@@ -5,6 +5,7 @@ import type { Address } from '../runtime/config.ts';
 import type { Part } from '../runtime/lifecycle.ts';
 import { listenError } from '../runtime/listening.ts';
 import type { Registry } from '../runtime/metrics.ts';
+import { type CaptureControl, captureRoutes } from './routes/captures.ts';
 import { debugRoutes } from './routes/debug.ts';
 import { healthRoutes, type Readiness } from './routes/health.ts';
 import { metricsRoutes } from './routes/metrics.ts';
@@ -17,6 +18,7 @@ export interface HttpOptions {
   readonly profiling: boolean;
   readonly readiness: Readiness;
   readonly readStatus: () => Promise<Status | undefined>;
+  readonly captures?: () => CaptureControl | undefined;
 }
 
 export class HttpServer implements Part {
@@ -37,7 +39,7 @@ export class HttpServer implements Part {
   }
 
   async start(): Promise<void> {
-    const { address, readiness, readStatus, registry, profiling } = this.#options;
+    const { address, readiness, readStatus, registry, profiling, captures } = this.#options;
     // Loaded here, while PostgreSQL starts: fastify takes a fifth of all of Millrace's start.
     const { fastify } = await import('fastify');
     if (this.#stopped) return;
@@ -46,6 +48,7 @@ export class HttpServer implements Part {
     healthRoutes(app, readiness);
     metricsRoutes(app, registry);
     statusPageRoutes(app, readStatus);
+    if (captures) captureRoutes(app, captures);
     if (profiling) debugRoutes(app);
     this.#app = app;
     try {

@@ -38,6 +38,9 @@ export function tunedSettings({ memoryBytes, freeDiskBytes }: Machine): Record<s
 
     // Few and slow checkpoints: each one makes the next change of every page write the page whole.
     wal_level: 'logical',
+    // A slot and a walsender for each capture.
+    max_replication_slots: '32',
+    max_wal_senders: '32',
     wal_buffers: '16MB',
     wal_compression: 'off',
     // Until a checkpoint has left segments to use again, each new one would be filled with zeros and flushed while

@@ -301,7 +301,7 @@ function parseDataRow(body: Buffer): Row {
   return row;
 }
 
-function parseError(body: Buffer): PostgresError {
+export function parseError(body: Buffer): PostgresError {
   const fields = new Map<string, string>();
   for (let at = 0; body[at] !== 0 && at < body.length; ) {
     const end = body.indexOf(0, at + 1);

@@ -31,7 +31,7 @@ const foreignVariable = /^MILLRACE_(TEST_|SERVICE_|PORT(_|$))/;
 /** The defaults with some of them replaced. */
 export function settingsWith(values: Partial<Settings>): Settings {
   const defaults = Object.fromEntries(settingNames.map(name => [name, settingOf(name).default]));
-  return Object.freeze({ ...defaults, ...values }) as Settings;
+  return Object.freeze({ captures: {}, ...defaults, ...values }) as Settings;
 }
 
 export async function readSettings(sources: Sources): Promise<Settings> {
@@ -40,10 +40,11 @@ export async function readSettings(sources: Sources): Promise<Settings> {
   const file = await readFile(sources, flags.config);
   const values: Record<string, unknown> = {};
   for (const name of settingNames) {
-    const written = flags.settings.get(name) ?? variables.get(name) ?? file.get(name);
+    const written = flags.settings.get(name) ?? variables.get(name) ?? file.settings.get(name);
     values[name] = written === undefined ? settingOf(name).default : parse(name, written, sources);
   }
-  const settings = settingsWith(values as Partial<Settings>);
+  const captures = Object.freeze(file.captures);
+  const settings = settingsWith({ ...(values as Partial<Settings>), captures });
   return Object.freeze({ ...settings, dataDir: resolve(sources.cwd, settings.dataDir) });
 }
 
@@ -96,10 +97,18 @@ function readVariables(env: Sources['env']): WrittenSettings {
   return settings;
 }
 
-async function readFile(sources: Sources, flag: string | undefined): Promise<WrittenSettings> {
+interface FileSettings {
+  readonly settings: WrittenSettings;
+  readonly captures: Readonly<Record<string, unknown>>;
+}
+
+/** The one part of millrace.yaml that is not flat. */
+const capturesKey = 'capture';
+
+async function readFile(sources: Sources, flag: string | undefined): Promise<FileSettings> {
   const given = flag ?? sources.env[configVariable];
   const path = resolve(sources.cwd, given ?? defaultConfigFile);
-  if (given === undefined && !existsSync(path)) return new Map();
+  if (given === undefined && !existsSync(path)) return { settings: new Map(), captures: {} };
   let source: string;
   try {
     source = readFileSync(path, 'utf8');
@@ -121,18 +130,40 @@ async function readFile(sources: Sources, flag: string | undefined): Promise<Wri
   }
   const settings: WrittenSettings = new Map();
   const known = new Map(settingNames.map(name => [settingOf(name).key, name]));
+  let captures: FileSettings['captures'] = {};
   for (const [key, value] of Object.entries(document)) {
+    if (key === capturesKey) {
+      captures = readCaptures(value, path, sources);
+      continue;
+    }
     const name = known.get(key);
     if (name === undefined) {
       throw badSetting(
         `unknown setting ${quote(key)} in ${path}`,
-        `${didYouMean(key, [...known.keys()])}remove it or correct it`,
+        `${didYouMean(key, [...known.keys(), capturesKey])}remove it or correct it`,
       );
     }
     settings.set(name, { text: yamlText(key, value, path), where: `${key} in ${path}` });
     if (settingOf(name).secret) refusePassword(settings.get(name)!.text, key, path);
   }
-  return settings;
+  return { settings, captures };
+}
+
+/** Captures by name, their sources' URLs looked up. What else is in them is checked where it is understood. */
+function readCaptures(value: unknown, path: string, sources: Sources): FileSettings['captures'] {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw badSetting(`${capturesKey} in ${path} does not hold captures by their names`, 'see docs/capture.md');
+  }
+  return Object.fromEntries(
+    Object.entries(value).map(([name, definition]: [string, unknown]) => {
+      if (typeof definition !== 'object' || definition === null) return [name, definition];
+      if (!('source' in definition) || typeof definition.source !== 'string') return [name, definition];
+      const where = `${capturesKey}.${name}.source`;
+      refusePassword(definition.source, where, path);
+      const source = dereference({ text: definition.source, where: `${where} in ${path}` }, sources);
+      return [name, { ...definition, source }];
+    }),
+  );
 }
 
 function yamlText(key: string, value: unknown, path: string): string {

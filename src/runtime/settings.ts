@@ -298,6 +298,21 @@ export const settingsTable = define({
     default: day,
     doc: 'How long an idempotent producer that writes nothing is remembered.',
   },
+  sqlProduce: {
+    key: 'sql.produce',
+    group: 'Capture',
+    type: oneOf('auto', 'on', 'off'),
+    default: 'auto',
+    doc: 'Whether kafka.produce() works in SQL. It takes a replication slot, which holds WAL while Millrace is not running; `auto` is on with the embedded PostgreSQL and off with one of your own.',
+  },
+  captureSpoolDir: {
+    key: 'capture.spool.dir',
+    group: 'Capture',
+    type: optional(path),
+    default: null,
+    defaultText: 'spool in data.dir with the embedded PostgreSQL, else in the system’s temporary directory',
+    doc: 'Where capture keeps large transactions that have not been committed yet. Emptied at each start.',
+  },
   nodeId: {
     key: 'node.id',
     group: 'Running',
@@ -338,7 +353,10 @@ export const settingsTable = define({
 type Table = typeof settingsTable;
 export type SettingName = keyof Table;
 type ValueOf<S> = S extends Setting<infer T> ? T : never;
-export type Settings = { readonly [K in SettingName]: ValueOf<Table[K]> };
+export type Settings = { readonly [K in SettingName]: ValueOf<Table[K]> } & {
+  /** The part `capture` of millrace.yaml: a capture's definition by its name, read in src/capture/definition.ts. */
+  readonly captures: Readonly<Record<string, unknown>>;
+};
 
 export const settingNames = Object.keys(settingsTable) as SettingName[];
 

@@ -10,11 +10,21 @@
 //          ◀─────────────────────────┘ connection lost: unsettled, until log.ts has read the end back
 //
 // A group that is refused and holds several topics is tried again topic by topic, so that one topic's fault (dropped
-// table, a trigger somebody added) is answered to its own producers only.
+// table, a trigger somebody added) is answered to its own producers only. Chained appends (a capture's) are tried again
+// as one, in their order, and apart from everybody else's: what they carry may be what is refused.
 
 import { PostgresError, type Session } from '../postgres/session.ts';
 import { ErrorCode } from '../protocol/errors.ts';
-import { type Append, encodeGroup, formGroup, type Group, type GroupContext, refused } from './group.ts';
+import {
+  type Append,
+  type AppendChain,
+  carriedStatements,
+  encodeGroup,
+  formGroup,
+  type Group,
+  type GroupContext,
+  refused,
+} from './group.ts';
 import type { PartitionLog } from './partition-log.ts';
 import type { Segment, Segments } from './segments.ts';
 import type { TailCache } from './tail-cache.ts';
@@ -67,7 +77,7 @@ export class Writer {
   readonly #context: WriterContext;
   #sessions: readonly Session[] = [];
   readonly #queue = new Queue();
-  /** Appends of a group that was refused, topic by topic: each is tried alone, before what is queued. */
+  /** Appends of a group that was refused, taken apart: each part is tried alone, before what is queued. */
   #separately: Append[][] = [];
   /** In the order in which they commit. After one that does not, none does. */
   #inFlight: Flight[] = [];
@@ -241,10 +251,11 @@ export class Writer {
 
   async #write(group: Group, session: Session, before: Flight | undefined): Promise<Outcome> {
     const { sql, copies } = encodeGroup(group, this.#context);
+    const commit = `${carriedStatements(group)}COMMIT`;
     let commitSent = before === undefined;
     try {
       if (before === undefined) {
-        await session.execute(`${sql}; COMMIT`, copies);
+        await session.execute(`${sql}; ${commit}`, copies);
       } else {
         await session.execute(sql, copies);
         if (!(await within(patienceMs, before.committed))) {
@@ -252,7 +263,7 @@ export class Writer {
           return { kind: 'withdrawn' };
         }
         commitSent = true;
-        await session.execute('COMMIT');
+        await session.execute(commit);
       }
       // Not after an error: then some of it may still be on its way.
       for (const copy of copies) copy.release();
@@ -303,15 +314,16 @@ export class Writer {
   }
 
   #refuse(group: Group, error: PostgresError): void {
-    const byTopic = new Map<number, Append[]>();
+    const parts = new Map<number | AppendChain, Append[]>();
     for (const { append } of group.accepted) {
-      const appends = byTopic.get(append.topic.id);
+      const key = append.chain ?? append.topic.id;
+      const appends = parts.get(key);
       if (appends) appends.push(append);
-      else byTopic.set(append.topic.id, [append]);
+      else parts.set(key, [append]);
     }
-    if (byTopic.size > 1) {
+    if (parts.size > 1) {
       this.#revert(group);
-      this.#separately.push(...byTopic.values());
+      this.#separately.push(...parts.values());
     } else {
       this.#takeBack(group, failureCode(error));
       this.#context.onFailed(error, topicNames(group.accepted.map(({ append }) => append)));

@@ -15,6 +15,28 @@ export interface AppendResult {
   readonly logAppendTime: bigint;
 }
 
+/** An INSERT of `CarriedRow`s: what is before its rows, and what is after them. */
+export interface CarriedStatement {
+  readonly head: string;
+  readonly tail: string;
+}
+
+/**
+ * A row that commits with a batch or not at all: how far a capture has come. Only of tables that Millrace alone writes
+ * and nobody else locks, and made of numbers and LSNs: it becomes SQL as it stands.
+ */
+export interface CarriedRow {
+  readonly statement: CarriedStatement;
+  /** The last row of a key counts, where several are in one transaction. */
+  readonly key: string;
+  readonly row: string;
+}
+
+/** Appends of which none is in the log unless all that were given before it are. */
+export interface AppendChain {
+  broken: boolean;
+}
+
 /** One batch on its way into the log. */
 export interface Append {
   readonly topic: Topic;
@@ -24,6 +46,8 @@ export interface Append {
   /** False where the producer asked for acks 0 or 1 and the settings let those commit asynchronously. */
   readonly synchronous: boolean;
   readonly appendTime: boolean;
+  readonly carried?: CarriedRow | undefined;
+  readonly chain?: AppendChain | undefined;
   /** Set when the producer has been answered already (its timeout passed); still queued, it is left out. */
   cancelled: boolean;
   resolve(result: AppendResult): void;
@@ -85,6 +109,10 @@ export function formGroup(
     const { topic, partition, batch } = append;
     if (append.cancelled) {
       append.resolve(refused(ErrorCode.REQUEST_TIMED_OUT));
+      continue;
+    }
+    if (append.chain?.broken) {
+      append.resolve(refused(ErrorCode.KAFKA_STORAGE_ERROR));
       continue;
     }
     const segment = segments.get(topic.id);
@@ -149,7 +177,26 @@ export function formGroup(
 }
 
 /**
- * The transaction but for its COMMIT, as one simple query and its COPY data. Only numbers are put into the text, and
+ * What appends carry, as SQL. Two groups in flight may carry the same row, so it goes out with COMMIT only, when the group
+ * before has committed: earlier, the two could wait for each other, one in Postgres and one here.
+ */
+export function carriedStatements(group: Group): string {
+  const rows = new Map<CarriedStatement, Map<string, string>>();
+  for (const { append } of group.accepted) {
+    if (!append.carried) continue;
+    const { statement, key, row } = append.carried;
+    let ofStatement = rows.get(statement);
+    if (!ofStatement) {
+      ofStatement = new Map();
+      rows.set(statement, ofStatement);
+    }
+    ofStatement.set(key, row);
+  }
+  return Array.from(rows, ([{ head, tail }, byKey]) => `${head} ${[...byKey.values()].join(', ')} ${tail}; `).join('');
+}
+
+/**
+ * The transaction but for what it carries and its COMMIT, as one simple query and its COPY data. Only numbers are put into the text, and
  * strings of digits. No row is written by two groups in flight: one would wait for the other's commit.
  */
 export function encodeGroup(group: Group, context: GroupContext): { sql: string; copies: CopyPayload[] } {

@@ -9,7 +9,7 @@ import { ErrorCode } from '../protocol/errors.ts';
 import { backoff } from '../runtime/backoff.ts';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
 import { StoppedWhileStarting } from '../runtime/lifecycle.ts';
-import { type Append, type AppendResult, snapshotStatement } from './group.ts';
+import { type Append, type AppendChain, type AppendResult, type CarriedRow, snapshotStatement } from './group.ts';
 import { Writer, type WriterContext } from './group-commit.ts';
 import { beginTerm, type Term } from './leadership.ts';
 import { PartitionLog } from './partition-log.ts';
@@ -158,8 +158,19 @@ export class Log {
     return partitions[partition];
   }
 
-  /** Queues a validated batch. `acks` is the producer's: 0, 1 or -1. The result comes after COMMIT. */
-  append(topic: Topic, partition: PartitionLog, batch: Buffer, acks: number, appendTime: boolean): PendingAppend {
+  /**
+   * Queues a validated batch. `acks` is the producer's: 0, 1 or -1. The result comes after COMMIT; a `carried` row is then
+   * committed too. Once an append of a `chain` has failed, all that come after it fail.
+   */
+  append(
+    topic: Topic,
+    partition: PartitionLog,
+    batch: Buffer,
+    acks: number,
+    appendTime: boolean,
+    carried?: CarriedRow,
+    chain?: AppendChain,
+  ): PendingAppend {
     let answer!: (result: AppendResult) => void;
     const result = new Promise<AppendResult>(resolve => {
       answer = resolve;
@@ -168,11 +179,22 @@ export class Log {
     let onSettled: (() => void) | undefined;
     const resolve = (outcome: AppendResult) => {
       settled = true;
+      if (chain && outcome.error !== ErrorCode.NONE) chain.broken = true;
       answer(outcome);
       onSettled?.();
     };
     const synchronous = acks === -1 || this.#options.synchronousAcksOne;
-    const append: Append = { topic, partition, batch, synchronous, appendTime, cancelled: false, resolve };
+    const append: Append = {
+      topic,
+      partition,
+      batch,
+      synchronous,
+      appendTime,
+      carried,
+      chain,
+      cancelled: false,
+      resolve,
+    };
     if (this.#stopping) resolve({ error: ErrorCode.NOT_LEADER_OR_FOLLOWER, baseOffset: -1n, logAppendTime: -1n });
     else this.#writer.append(append);
     return {

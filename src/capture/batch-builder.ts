@@ -1,0 +1,133 @@
+// Builds the record batches of one partition straight into their bytes (format v2, uncompressed): keys and values are
+// copied once, from the buffer they were converted in.
+import { headerBytes, writeHeader } from '../protocol/record-batch.ts';
+
+/** Where a blob lies; `null` bytes are a null key or value. */
+export interface Blob {
+  bytes: Buffer | null;
+  start: number;
+  end: number;
+}
+
+/** Attributes, deltas, lengths: more than their longest forms take. */
+const overheadBytes = 40;
+const initialBytes = 4096;
+
+export class BatchBuilder {
+  #bytes = Buffer.alloc(0);
+  #at = headerBytes;
+  #count = 0;
+  #baseTimestamp = 0;
+  #maxTimestamp = 0;
+  /** The last batch's size: what the next one begins with. */
+  #likelyBytes = initialBytes;
+
+  get count(): number {
+    return this.#count;
+  }
+
+  /** The batch as it would be now. */
+  get byteLength(): number {
+    return this.#count === 0 ? 0 : this.#at;
+  }
+
+  /**
+   * `timestamp`: ms since the Unix epoch. `headers`: the count and the headers as they stand in a record, from
+   * `encodeHeaders`.
+   */
+  add(timestamp: number, key: Blob, value: Blob, headers: Buffer, headersEnd = headers.length): void {
+    const keyBytes = key.bytes === null ? -1 : key.end - key.start;
+    const valueBytes = value.bytes === null ? -1 : value.end - value.start;
+    if (this.#count === 0) {
+      this.#baseTimestamp = timestamp;
+      this.#maxTimestamp = timestamp;
+    }
+    this.#reserve(Math.max(keyBytes, 0) + Math.max(valueBytes, 0) + headersEnd + overheadBytes);
+    const delta = timestamp - this.#baseTimestamp;
+    let length = 1 + varintBytes(delta) + varintBytes(this.#count) + varintBytes(keyBytes) + varintBytes(valueBytes);
+    length += Math.max(keyBytes, 0) + Math.max(valueBytes, 0) + headersEnd;
+    this.#varint(length);
+    this.#bytes[this.#at++] = 0; // attributes
+    this.#varint(delta);
+    this.#varint(this.#count);
+    this.#varint(keyBytes);
+    if (key.bytes !== null) this.#copy(key.bytes, key.start, key.end);
+    this.#varint(valueBytes);
+    if (value.bytes !== null) this.#copy(value.bytes, value.start, value.end);
+    this.#copy(headers, 0, headersEnd);
+    this.#count++;
+    if (timestamp > this.#maxTimestamp) this.#maxTimestamp = timestamp;
+  }
+
+  /** The batch, of at least one record; the builder begins another. */
+  finish(): Buffer {
+    const batch = this.#bytes.subarray(0, this.#at);
+    writeHeader(batch, {
+      baseOffset: 0n,
+      leaderEpoch: -1,
+      attributes: 0,
+      lastOffsetDelta: this.#count - 1,
+      baseTimestamp: BigInt(this.#baseTimestamp),
+      maxTimestamp: BigInt(this.#maxTimestamp),
+      producerId: -1n,
+      producerEpoch: -1,
+      baseSequence: -1,
+      recordCount: this.#count,
+    });
+    this.#likelyBytes = Math.max(initialBytes, Math.min(batch.length + (batch.length >> 3), 1_048_576));
+    this.#bytes = Buffer.alloc(0);
+    this.#at = headerBytes;
+    this.#count = 0;
+    return batch;
+  }
+
+  #reserve(count: number): void {
+    if (this.#at + count <= this.#bytes.length) return;
+    const larger = Buffer.allocUnsafeSlow(Math.max(this.#likelyBytes, this.#bytes.length * 2, this.#at + count));
+    this.#bytes.copy(larger, 0, 0, this.#count === 0 ? 0 : this.#at);
+    this.#bytes = larger;
+  }
+
+  #copy(source: Buffer, start: number, end: number): void {
+    const length = end - start;
+    if (length < 24) for (let i = 0; i < length; i++) this.#bytes[this.#at + i] = source[start + i]!;
+    else source.copy(this.#bytes, this.#at, start, end);
+    this.#at += length;
+  }
+
+  #varint(value: number): void {
+    this.#at = writeVarint(this.#bytes, this.#at, value);
+  }
+}
+
+/** Zigzag; a delta between two timestamps may take more than 32 bits. */
+function varintBytes(value: number): number {
+  let rest = value >= 0 ? value * 2 : -value * 2 - 1;
+  let bytes = 1;
+  for (; rest > 0x7f; rest = Math.floor(rest / 128)) bytes++;
+  return bytes;
+}
+
+export function writeVarint(bytes: Buffer, start: number, value: number): number {
+  let rest = value >= 0 ? value * 2 : -value * 2 - 1;
+  let at = start;
+  for (; rest > 0x7f; rest = Math.floor(rest / 128)) bytes[at++] = (rest % 128) | 0x80;
+  bytes[at++] = rest;
+  return at;
+}
+
+/** Headers as a record holds them, their count before them. */
+export function encodeHeaders(headers: readonly (readonly [string, Buffer | null])[]): Buffer {
+  const parts: Buffer[] = [varint(headers.length)];
+  for (const [name, value] of headers) {
+    const key = Buffer.from(name);
+    parts.push(varint(key.length), key, varint(value === null ? -1 : value.length));
+    if (value !== null) parts.push(value);
+  }
+  return Buffer.concat(parts);
+}
+
+function varint(value: number): Buffer {
+  const bytes = Buffer.allocUnsafe(10);
+  return bytes.subarray(0, writeVarint(bytes, 0, value));
+}

@@ -1,0 +1,359 @@
+// One capture: its source, slot and stream, begun again with backoff whenever they break, until it is stopped or finds
+// something that a person must mend. Where it stands is in Postgres (kafka.captures and kafka.capture_positions), so
+// beginning again is the same after a lost connection, a restart and a kill -9.
+//
+//   starting ──▶ streaming ──▶ retrying ──▶ starting …
+//                    └──────▶ failed (with the way out)      stopped, from anywhere
+import { mkdirSync } from 'node:fs';
+import type { Logger } from 'pino';
+import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
+import type { Pool } from '../postgres/pool.ts';
+import { backoff } from '../runtime/backoff.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
+import type { Log } from '../storage/log.ts';
+import type { TopicSettings } from '../storage/topic-config.ts';
+import type { Term, Topic, Topics } from '../storage/topics.ts';
+import { WriteLane } from '../storage/write-lane.ts';
+import { ChangeWriter } from './change-writer.ts';
+import type { CaptureDefinition } from './definition.ts';
+import { Outlet } from './outlet.ts';
+import { ProduceWriter } from './produce-writer.ts';
+import { CaptureError, publicationGone, type SlotState, Source, type SourceTable } from './source.ts';
+import { ChangeStream, emptySpoolDirectory } from './stream.ts';
+
+export interface CaptureContext {
+  /** The log's own database. */
+  readonly databaseUrl: string;
+  readonly pool: Pool;
+  readonly log: Log;
+  readonly topics: Topics;
+  readonly settingsOf: (topic: Topic) => TopicSettings;
+  readonly term: () => Term;
+  readonly defaultPartitions: number;
+  /** Where transactions in progress are kept; each capture has a directory of its own in it. */
+  readonly spoolDirectory: string;
+  readonly logger: Logger;
+}
+
+export interface CaptureOptions {
+  readonly definition: CaptureDefinition;
+  /** Verifies kafka.produce; only for the one capture that serves it. */
+  readonly produceKey?: Buffer;
+  /** Told of each state it comes to, with the reason and the way out where there is one. */
+  readonly onState?: (state: CaptureState, reason?: string, hint?: string) => void;
+}
+
+export type CaptureState = 'starting' | 'streaming' | 'retrying' | 'failed' | 'stopped';
+
+export interface CaptureStatus {
+  readonly name: string;
+  readonly state: CaptureState;
+  /** Why it is retrying or has failed, and what to do. */
+  readonly reason: string | undefined;
+  readonly hint: string | undefined;
+  readonly confirmedLsn: string;
+  readonly transactions: number;
+  readonly changes: number;
+  readonly records: number;
+  readonly bytes: number;
+  readonly spooledBytes: number;
+  readonly deadLetters: number;
+  readonly tables: readonly string[];
+  /** From the newest commit seen to now, while anything waits to be appended; 0 when it has caught up. */
+  readonly lagMs: number;
+  readonly slot: Pick<SlotState, 'active' | 'walStatus' | 'retainedBytes' | 'safeBytes'> | undefined;
+}
+
+const slotCheckMs = 10_000;
+/** Less than this until the slot is invalidated, and people are told. */
+const worryBytes = 512n * 1024n * 1024n;
+
+export class Capture {
+  readonly #context: CaptureContext;
+  readonly #definition: CaptureDefinition;
+  readonly #produceKey: Buffer | undefined;
+  readonly #onState: CaptureOptions['onState'];
+  readonly #lane: WriteLane;
+  readonly #logger: Logger;
+  readonly #stopping = new AbortController();
+  #state: CaptureState = 'starting';
+  #reason: string | undefined;
+  #hint: string | undefined;
+  #running: Promise<void> | undefined;
+  #stream: ChangeStream | undefined;
+  #outlet: Outlet | undefined;
+  #tables: readonly SourceTable[] = [];
+  #slot: SlotState | undefined;
+  #confirmed: Lsn = noLsn;
+  #deadLetters = 0;
+  readonly #totals = { transactions: 0, changes: 0, records: 0, bytes: 0, spooledBytes: 0 };
+
+  constructor(context: CaptureContext, { definition, produceKey, onState }: CaptureOptions) {
+    this.#context = context;
+    this.#definition = definition;
+    this.#produceKey = produceKey;
+    this.#onState = onState;
+    this.#lane = new WriteLane(context.pool, context.term);
+    this.#logger = context.logger.child({ capture: definition.name });
+  }
+
+  get name(): string {
+    return this.#definition.name;
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  /** Appends what has arrived, and lets the slot go. Once `hurry` is aborted, waits for nothing more. */
+  async stop(hurry?: AbortSignal): Promise<void> {
+    this.#stopping.abort();
+    await Promise.race(hurry ? [this.#running, abortOf(hurry)] : [this.#running]);
+    this.#outlet?.abandon();
+    this.#become('stopped');
+  }
+
+  status(): CaptureStatus {
+    const counters = this.#stream?.counters;
+    const outlet = this.#outlet;
+    const behind = outlet !== undefined && !outlet.idle;
+    return {
+      name: this.name,
+      state: this.#state,
+      reason: this.#reason,
+      hint: this.#hint,
+      confirmedLsn: formatLsn(this.#stream?.confirmed ?? this.#confirmed),
+      transactions: this.#totals.transactions + (counters?.transactions ?? 0),
+      changes: this.#totals.changes + (counters?.changes ?? 0),
+      records: this.#totals.records + (outlet?.records ?? 0),
+      bytes: this.#totals.bytes + (outlet?.bytes ?? 0),
+      spooledBytes: this.#totals.spooledBytes + (counters?.spooledBytes ?? 0),
+      deadLetters: this.#deadLetters,
+      tables: this.#tables.map(table => `${table.schema}.${table.name}`),
+      lagMs: behind && counters ? Math.max(0, Date.now() - counters.newestCommitMs) : 0,
+      slot: this.#slot,
+    };
+  }
+
+  #become(state: CaptureState, reason?: string, hint?: string): void {
+    this.#state = state;
+    this.#reason = reason;
+    this.#hint = hint;
+    this.#onState?.(state, reason, hint);
+  }
+
+  async #run(): Promise<void> {
+    let wait = backoff({ firstMs: 100, maxMs: 10_000 });
+    while (!this.#stopping.signal.aborted) {
+      let error: Error;
+      const began = Date.now();
+      try {
+        error = await this.#attempt();
+      } catch (thrown) {
+        error = thrown as Error;
+      }
+      this.#stream = undefined;
+      this.#keepTotals();
+      if (this.#stopping.signal.aborted) return;
+      const final = lasting(error, this.#definition);
+      if (final) {
+        this.#logger.error({ reason: final.message, hint: final.hint }, 'a capture has failed');
+        this.#become('failed', final.message, final.hint);
+        return;
+      }
+      this.#logger.warn({ error: messageOf(error), code: codeOf(error) }, 'a capture broke off; trying again');
+      this.#become('retrying', messageOf(error));
+      if (Date.now() - began > 60_000) wait = backoff({ firstMs: 100, maxMs: 10_000 });
+      await Promise.race([wait(), abortOf(this.#stopping.signal)]);
+    }
+  }
+
+  #keepTotals(): void {
+    const outlet = this.#outlet;
+    this.#outlet = undefined;
+    this.#totals.records += outlet?.records ?? 0;
+    this.#totals.bytes += outlet?.bytes ?? 0;
+  }
+
+  /** Streams until it breaks; resolves with the reason. */
+  async #attempt(): Promise<Error> {
+    const { databaseUrl, pool, log, topics, settingsOf, spoolDirectory, defaultPartitions } = this.#context;
+    const definition = this.#definition;
+    const sourceUrl = definition.source ?? databaseUrl;
+    let onLost: (error: Error) => void = () => {};
+    const source = await Source.open(sourceUrl, error => onLost(error));
+    let outlet: Outlet | undefined;
+    let slotTimer: NodeJS.Timeout | undefined;
+    const directory = `${spoolDirectory}/${definition.name}`;
+    try {
+      this.#tables = await source.tables(definition);
+      const { captureId, confirmed } = await this.#register();
+      await source.ensurePublication(definition, this.#tables, confirmed);
+      const from = await this.#ensureSlot(source, captureId, confirmed);
+      this.#confirmed = from;
+      emptySpoolDirectory(directory);
+      mkdirSync(directory, { recursive: true, mode: 0o700 });
+
+      let broken: (error: Error) => void = () => {};
+      const ended = new Promise<Error>(resolve => {
+        broken = resolve;
+      });
+      let stream: ChangeStream | undefined;
+      const fail = (error: Error) => {
+        stream?.fail(error);
+        broken(error);
+      };
+      onLost = fail;
+      outlet = new Outlet({ captureId, pool, log, topics, settingsOf, onFailed: fail });
+      await outlet.load();
+      this.#outlet = outlet;
+      const produce =
+        this.#produceKey &&
+        new ProduceWriter({ key: this.#produceKey, outlet, defaultPartitions, logger: this.#logger });
+      const handler = new ChangeWriter({
+        definition,
+        source,
+        outlet,
+        defaultPartitions,
+        ...(produce
+          ? { onMessage: (message, transaction, ordinal) => produce.message(message, transaction, ordinal) }
+          : {}),
+        onDeadLetter: (topic, reason) => {
+          this.#deadLetters++;
+          this.#logger.error({ topic, reason }, 'a record went to the dead letters');
+        },
+      });
+      stream = new ChangeStream({
+        sourceUrl,
+        source,
+        slot: definition.slot,
+        publication: definition.publication,
+        from,
+        outlet,
+        handler,
+        spoolDirectory: directory,
+        saveProgress: lsn => this.#saveProgress(captureId, lsn),
+        onEnd: broken,
+      });
+      if (this.#stopping.signal.aborted) return new Error('stopping');
+      await stream.start();
+      this.#stream = stream;
+      this.#become('streaming');
+      this.#logger.info({ slot: definition.slot, from: formatLsn(from), tables: this.#tables.length }, 'capturing');
+      slotTimer = setInterval(() => void this.#watch(source, fail), slotCheckMs);
+      void this.#watch(source, fail);
+      const stopped = abortOf(this.#stopping.signal).then(() => new Error('stopping'));
+      const error = await Promise.race([ended, stopped]);
+      const { counters } = stream;
+      this.#totals.transactions += counters.transactions;
+      this.#totals.changes += counters.changes;
+      this.#totals.spooledBytes += counters.spooledBytes;
+      if (this.#stopping.signal.aborted) await stream.stop();
+      return error;
+    } finally {
+      clearInterval(slotTimer);
+      await source.end();
+      // Until what is under way has ended, stored positions do not tell what the log has.
+      outlet?.abandon();
+      await outlet?.quiet();
+      emptySpoolDirectory(directory);
+    }
+  }
+
+  async #saveProgress(captureId: number, lsn: Lsn): Promise<void> {
+    await this.#lane.transaction(client =>
+      client.query('UPDATE kafka.captures SET confirmed_lsn = $2 WHERE capture_id = $1 AND confirmed_lsn < $2', [
+        captureId,
+        formatLsn(lsn),
+      ]),
+    );
+  }
+
+  /** Its row in kafka.captures: how far everything is in the log; 0 where it has never begun. */
+  async #register(): Promise<{ captureId: number; confirmed: Lsn }> {
+    const { name, slot: slotName } = this.#definition;
+    const { rows } = await this.#lane.transaction(client =>
+      client.query<{ id: number; confirmed: string }>(
+        `INSERT INTO kafka.captures AS c (name, slot_name) VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET slot_name = excluded.slot_name
+         RETURNING capture_id AS id, confirmed_lsn::text AS confirmed`,
+        [name, slotName],
+      ),
+    );
+    return { captureId: rows[0]!.id, confirmed: parseLsn(rows[0]!.confirmed) };
+  }
+
+  /** The slot, made if this capture has never had one. Returns where to begin. */
+  async #ensureSlot(source: Source, captureId: number, confirmed: Lsn): Promise<Lsn> {
+    const { name, slot: slotName, failover } = this.#definition;
+    const slot = await source.slot(slotName);
+    if (slot === undefined) {
+      if (confirmed !== noLsn) {
+        throw new CaptureError(
+          `replication slot ${slotName} is gone, and with it the changes since ${formatLsn(confirmed)}`,
+          `accept the gap with: DELETE FROM kafka.captures WHERE name = '${name}'; the capture then begins anew`,
+        );
+      }
+      const from = await source.createSlot(slotName, failover);
+      this.#logger.info({ slot: slotName, from: formatLsn(from) }, 'made a replication slot');
+      await this.#saveProgress(captureId, from);
+      return from;
+    }
+    checkSlot(name, slotName, slot, confirmed, source.database);
+    // A slot may fall back in a crash of its server: from what we know, not from what it says.
+    if (confirmed !== noLsn) return confirmed;
+    await this.#saveProgress(captureId, slot.confirmed);
+    return slot.confirmed;
+  }
+
+  async #watch(source: Source, fail: (error: Error) => void): Promise<void> {
+    try {
+      if (!(await source.isPublished(this.#definition))) fail(publicationGone(this.#definition, this.#confirmed));
+      const slot = await source.slot(this.#definition.slot);
+      this.#slot = slot;
+      if (slot?.safeBytes != null && slot.safeBytes < worryBytes) {
+        this.#logger.warn(
+          { slot: this.#definition.slot, safeBytes: slot.safeBytes.toString() },
+          'the slot will soon be invalidated (max_slot_wal_keep_size): the capture is too far behind',
+        );
+      }
+    } catch {
+      // The stream itself tells of a source that is lost.
+    }
+  }
+}
+
+/** What ended a stream and will not get better by itself. */
+function lasting(error: Error, definition: CaptureDefinition): CaptureError | undefined {
+  if (error instanceof CaptureError) return error;
+  // Of a slot that is gone, the next look at it says more.
+  if (codeOf(error) !== '42704' || !error.message.includes(definition.publication)) return undefined;
+  return publicationGone(definition);
+}
+
+function abortOf(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise(resolve => signal.addEventListener('abort', () => resolve(), { once: true }));
+}
+
+function checkSlot(name: string, slotName: string, slot: SlotState, confirmed: Lsn, database: string): void {
+  const anew = `DELETE FROM kafka.captures WHERE name = '${name}'`;
+  if (slot.plugin !== 'pgoutput' || slot.database !== database) {
+    throw new CaptureError(
+      `replication slot ${slotName} belongs to ${slot.plugin} on database ${slot.database}`,
+      `name another slot for the capture, or run: SELECT pg_drop_replication_slot('${slotName}')`,
+    );
+  }
+  if (slot.walStatus === 'lost') {
+    throw new CaptureError(
+      `replication slot ${slotName} has been invalidated: WAL it needs has been removed`,
+      `run: SELECT pg_drop_replication_slot('${slotName}'); accept the gap with: ${anew}; the capture then begins anew`,
+    );
+  }
+  if (confirmed !== noLsn && slot.confirmed > confirmed) {
+    throw new CaptureError(
+      `replication slot ${slotName} is at ${formatLsn(slot.confirmed)}, ahead of the capture at ${formatLsn(confirmed)}: it has been moved or made again, and changes between are missing`,
+      `accept the gap with: ${anew}; the capture then begins at the slot`,
+    );
+  }
+}

@@ -1,0 +1,115 @@
+// What a capture is told to do: a part of millrace.yaml, `capture.<name>`. Read with zod, unknown keys refused.
+import { z } from 'zod';
+import { OperationalError } from '../runtime/errors.ts';
+
+const tablePattern = z.string().regex(/^[^.]+\.[^.]+$/, 'is written schema.table, * stands for any characters');
+const columnName = z.string().regex(/^[^.]+\.[^.]+\.[^.]+$/, 'is written schema.table.column');
+
+const outboxSchema = z
+  .strictObject({
+    table: tablePattern,
+    /** {route} is the value of the column aggregatetype. */
+    topic: z.string().default('outbox.event.{route}'),
+  })
+  .readonly();
+
+const definitionSchema = z
+  .strictObject({
+    /** The database to capture; this one where there is none. */
+    source: z.string().optional(),
+    tables: z.array(tablePattern).min(1),
+    exclude: z.array(tablePattern).default([]),
+    operations: z
+      .array(z.enum(['create', 'update', 'delete', 'truncate']))
+      .default(['create', 'update', 'delete', 'truncate']),
+    excludeColumns: z.array(columnName).default([]),
+    /** Columns whose values are replaced. */
+    maskColumns: z.record(columnName, z.string()).default({}),
+    /** Tables whose key is not their primary key. */
+    keys: z.record(tablePattern, z.array(z.string()).min(1)).default({}),
+    prefix: z
+      .string()
+      .regex(/^[a-zA-Z0-9._-]+$/)
+      .optional(),
+    topic: z.string().default('{prefix}.{schema}.{table}'),
+    partitions: z.number().int().min(1).max(100_000).optional(),
+    topicConfig: z.record(z.string(), z.string()).default({}),
+    format: z.enum(['debezium', 'plain', 'after']).default('debezium'),
+    decimals: z.enum(['precise', 'string', 'double']).optional(),
+    binary: z.enum(['base64', 'base64-url-safe', 'hex']).default('base64'),
+    tombstones: z.boolean().default(true),
+    messages: z.boolean().default(true),
+    slot: z
+      .string()
+      .regex(/^[a-z0-9_]{1,63}$/, 'holds only small letters, digits and underscores')
+      .optional(),
+    publication: z.string().min(1).max(63).optional(),
+    failover: z.boolean().default(false),
+    outbox: outboxSchema.optional(),
+  })
+  .readonly();
+
+const nameSchema = z
+  .string()
+  .regex(/^[a-z][a-z0-9_]{0,40}$/, 'a capture’s name holds small letters, digits and underscores, a letter first');
+
+type Read = z.infer<typeof definitionSchema>;
+
+export interface CaptureDefinition extends Omit<Read, 'slot' | 'publication' | 'prefix' | 'decimals'> {
+  readonly name: string;
+  readonly slot: string;
+  readonly publication: string;
+  readonly prefix: string;
+  readonly decimals: 'precise' | 'string' | 'double';
+}
+
+/** Throws an OperationalError that names what is wrong. */
+export function readDefinition(name: string, value: unknown): CaptureDefinition {
+  const named = nameSchema.safeParse(name);
+  const read = definitionSchema.safeParse(value);
+  if (!named.success || !read.success) {
+    const issue = (named.error ?? read.error)!.issues[0]!;
+    const at = ['capture', name, ...issue.path].join('.');
+    throw new OperationalError(`${at}: ${issue.message}`, {
+      code: 'BAD_SETTING',
+      hint: 'docs/capture.md lists the settings of a capture',
+    });
+  }
+  const definition = read.data;
+  return Object.freeze({
+    ...definition,
+    name,
+    slot: definition.slot ?? `millrace_${name}`,
+    publication: definition.publication ?? `millrace_${name}`,
+    prefix: definition.prefix ?? name,
+    decimals: definition.decimals ?? (definition.format === 'debezium' ? 'precise' : 'string'),
+  });
+}
+
+/** Whether `schema.table` matches one of the patterns; * stands for any characters. */
+export function matches(patterns: readonly string[], schema: string, table: string): boolean {
+  return patterns.some(pattern => {
+    const escaped = pattern.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&').replaceAll('*', '.*');
+    return new RegExp(`^${escaped}$`, 's').test(`${schema}.${table}`);
+  });
+}
+
+/** Schema kafka is never captured: its own log would come back for ever. */
+export function isCaptured(definition: CaptureDefinition, schema: string, table: string): boolean {
+  if (schema === 'kafka' || schema === 'pg_catalog' || schema === 'information_schema') return false;
+  const outbox = definition.outbox === undefined ? [] : [definition.outbox.table];
+  return matches([...definition.tables, ...outbox], schema, table) && !matches(definition.exclude, schema, table);
+}
+
+export function isOutbox(definition: CaptureDefinition, schema: string, table: string): boolean {
+  return definition.outbox !== undefined && matches([definition.outbox.table], schema, table);
+}
+
+/** The topic of a table; what Kafka allows in no name becomes an underscore, as Debezium has it. */
+export function topicOf(definition: CaptureDefinition, schema: string, table: string): string {
+  return definition.topic
+    .replaceAll('{prefix}', definition.prefix)
+    .replaceAll('{schema}', schema)
+    .replaceAll('{table}', table)
+    .replaceAll(/[^a-zA-Z0-9._-]/g, '_');
+}

@@ -1,0 +1,167 @@
+// The value of a change event, in one of three formats:
+//   debezium   before, after, source, transaction, op, ts_ms, ts_us, ts_ns, as Debezium's connector writes them
+//              without schemas
+//   plain      {"op","data","old"?,"meta"}
+//   after      the row after the change alone; a delete is a tombstone
+import { formatLsn, type Lsn } from '../postgres/lsn.ts';
+import type { Tuple } from '../postgres/pgoutput.ts';
+import { version } from '../runtime/version.ts';
+import type { JsonBuffer } from './json-buffer.ts';
+import { asciiJson } from './json-buffer.ts';
+import type { Table } from './table.ts';
+
+export type Format = 'debezium' | 'plain' | 'after';
+
+/** c create, u update, d delete, t truncate. */
+export type Operation = 'c' | 'u' | 'd' | 't';
+
+export interface SourceNames {
+  /** What topics begin with. */
+  readonly prefix: string;
+  readonly database: string;
+}
+
+/** What all changes of a transaction share. */
+export interface TransactionInfo {
+  readonly commitLsn: Lsn;
+  /** Microseconds since the Unix epoch. */
+  readonly commitMicros: bigint;
+  /** null for a non-transactional message. */
+  readonly xid: number | null;
+  /** Where the transaction before it ended. */
+  readonly previousEnd: Lsn;
+}
+
+export interface ChangeImages {
+  readonly operation: Operation;
+  readonly before: Tuple | undefined;
+  /** `before` holds the replica identity's columns only. */
+  readonly beforeIsKey: boolean;
+  readonly after: Tuple | undefined;
+  /** A whole row that has the values which were not logged with `after`, because they did not change. */
+  readonly unchangedFrom: Tuple | undefined;
+}
+
+/** Writes the values of one pipeline's events. `begin` before the first of each transaction. */
+export class Envelope {
+  readonly #format: Format;
+  readonly #names: SourceNames;
+  #head = '';
+  #tail = '';
+  #processed = '';
+  #transactionId = '';
+
+  constructor(format: Format, names: SourceNames) {
+    this.#format = format;
+    this.#names = names;
+    this.clock(Date.now());
+  }
+
+  /** The time that events are said to have been processed at, ms. */
+  clock(now: number): void {
+    this.#processed = `"ts_ms":${now},"ts_us":${now}000,"ts_ns":${now}000000}`;
+  }
+
+  begin(info: TransactionInfo): void {
+    const micros = info.commitMicros;
+    if (this.#format === 'debezium') {
+      const { prefix, database } = this.#names;
+      const last = info.previousEnd === 0n ? 'null' : `\\"${info.previousEnd}\\"`;
+      this.#head =
+        `,"source":{"version":${asciiJson(version)},"connector":"postgresql","name":${asciiJson(prefix)},` +
+        `"ts_ms":${micros / 1000n},"snapshot":"false","db":${asciiJson(database)},"sequence":"[${last},\\"`;
+      this.#tail = `\\"]","ts_us":${micros},"ts_ns":${micros}000`;
+      this.#transactionId = `,"txId":${info.xid},"lsn":`;
+    } else {
+      const time =
+        new Date(Number(micros / 1000n)).toISOString().slice(0, -1) + String(micros % 1000n).padStart(3, '0');
+      this.#head = `"meta":{"lsn":"${formatLsn(info.commitLsn)}","xid":${info.xid},"ts":"${time}Z","ordinal":`;
+    }
+  }
+
+  /** Returns the names of the columns whose values were not logged. Nothing is written for a delete in format after. */
+  change(
+    out: JsonBuffer,
+    table: Table,
+    images: ChangeImages,
+    lsn: Lsn,
+    ordinal: number,
+  ): readonly string[] | undefined {
+    switch (this.#format) {
+      case 'debezium':
+        return this.#debezium(out, table, images, lsn);
+      case 'plain':
+        return this.#plain(out, table, images, ordinal);
+      case 'after':
+        return images.after === undefined ? undefined : table.writeRow(out, images.after, images.unchangedFrom);
+    }
+  }
+
+  #debezium(out: JsonBuffer, table: Table, images: ChangeImages, lsn: Lsn): string[] | undefined {
+    const { before, after, operation } = images;
+    let missing: string[] | undefined;
+    if (before === undefined) {
+      out.ascii('{"before":null');
+    } else {
+      out.ascii('{"before":');
+      missing = table.writeRow(out, before);
+    }
+    if (after === undefined) {
+      out.ascii(',"after":null');
+    } else {
+      out.ascii(',"after":');
+      missing = table.writeRow(out, after, images.unchangedFrom) ?? missing;
+    }
+    this.#source(out, lsn, table.names);
+    out.ascii(`,"transaction":null,"op":"${operation}",`);
+    out.ascii(this.#processed);
+    return missing;
+  }
+
+  #source(out: JsonBuffer, lsn: Lsn, names: string): void {
+    const position = String(lsn);
+    out.ascii(this.#head);
+    out.ascii(position);
+    out.ascii(this.#tail);
+    out.ascii(names);
+    out.ascii(this.#transactionId);
+    out.ascii(position);
+    out.ascii(',"xmin":null,"origin":null,"origin_lsn":null}');
+  }
+
+  #plain(out: JsonBuffer, table: Table, images: ChangeImages, ordinal: number): string[] | undefined {
+    const { before, beforeIsKey, after, operation } = images;
+    let missing: string[] | undefined;
+    out.ascii(`{"op":"${operation}","data":`);
+    if (after !== undefined) missing = table.writeRow(out, after, images.unchangedFrom);
+    else if (before === undefined) out.ascii('null');
+    else if (beforeIsKey) table.writeKeyRow(out, before);
+    else missing = table.writeRow(out, before);
+    if (after !== undefined && before !== undefined) {
+      out.ascii(',"old":');
+      if (beforeIsKey) table.writeKeyRow(out, before);
+      else table.writeRow(out, before);
+    }
+    out.byte(0x2c);
+    out.ascii(this.#head);
+    out.ascii(String(ordinal));
+    out.ascii(table.names);
+    if (missing) out.ascii(`,"unchanged":${asciiJson2(missing)}`);
+    out.ascii('}}');
+    return missing;
+  }
+
+  /** A logical message of somebody else's; its key is {"prefix"}. */
+  message(out: JsonBuffer, prefix: string, content: Buffer, lsn: Lsn, ordinal: number): void {
+    const message = `{"prefix":${asciiJson(prefix)},"content":"${content.toString('base64')}"}`;
+    if (this.#format === 'debezium') {
+      out.ascii(`{"op":"m",${this.#processed.slice(0, this.#processed.indexOf(','))}`);
+      this.#source(out, lsn, ',"schema":"","table":""');
+      out.ascii(`,"transaction":null,"message":${message}}`);
+    } else {
+      out.ascii(`{"op":"m","data":${message},${this.#head}${ordinal}}}`);
+    }
+  }
+}
+
+const asciiJson2 = (names: readonly string[]): string => `[${names.map(asciiJson).join(',')}]`;

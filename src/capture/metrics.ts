@@ -1,0 +1,49 @@
+// What /metrics tells of captures, read from their status when it is asked for.
+import { Counter, Gauge, type Registry } from 'prom-client';
+import type { CaptureStatus } from './capture.ts';
+
+export function observeCaptures(registry: Registry, read: () => readonly CaptureStatus[]): void {
+  const registers = [registry];
+  const labelNames = ['capture'] as const;
+  const gauge = (name: string, help: string, value: (status: CaptureStatus) => number | undefined) =>
+    new Gauge({
+      name,
+      help,
+      labelNames,
+      registers,
+      collect() {
+        this.reset();
+        for (const status of read()) {
+          const number = value(status);
+          if (number !== undefined) this.set({ capture: status.name }, number);
+        }
+      },
+    });
+  const counter = (name: string, help: string, value: (status: CaptureStatus) => number) =>
+    new Counter({
+      name,
+      help,
+      labelNames,
+      registers,
+      collect() {
+        this.reset();
+        for (const status of read()) this.inc({ capture: status.name }, value(status));
+      },
+    });
+  counter('millrace_capture_transactions_total', 'Transactions captured', status => status.transactions);
+  counter('millrace_capture_changes_total', 'Rows changed, truncates and logical messages seen', s => s.changes);
+  counter('millrace_capture_records_total', 'Records given to the log', status => status.records);
+  counter('millrace_capture_bytes_total', 'Bytes of their batches', status => status.bytes);
+  counter('millrace_capture_spooled_bytes_total', 'Of transactions put aside until their commit', s => s.spooledBytes);
+  counter('millrace_capture_dead_letters_total', 'Records that were too large for their topic', s => s.deadLetters);
+  gauge('millrace_capture_streaming', '1 while the capture streams', s => (s.state === 'streaming' ? 1 : 0));
+  gauge('millrace_capture_lag_seconds', 'Age of the newest commit seen while anything waits', s => s.lagMs / 1000);
+  gauge(
+    'millrace_capture_retained_wal_bytes',
+    'WAL that the slot holds back',
+    s => s.slot && Number(s.slot.retainedBytes),
+  );
+  gauge('millrace_capture_safe_wal_bytes', 'WAL that may still be written before the slot is invalidated', s =>
+    s.slot?.safeBytes == null ? undefined : Number(s.slot.safeBytes),
+  );
+}

@@ -1,0 +1,311 @@
+// The database that is captured, as a client sees it: whether it can be captured, its tables and types, the publication
+// and the slot. What is wrong is told with the SQL that mends it; what would lose changes ends the capture.
+import pg from 'pg';
+import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
+import { quoteIdentifier } from '../postgres/replication.ts';
+import { settleSession } from '../postgres/session-settings.ts';
+import { type CaptureDefinition, isCaptured } from './definition.ts';
+import type { TypeInfo } from './values.ts';
+
+/** Why a capture cannot go on, and the way out. Trying again without it changes nothing. */
+export class CaptureError extends Error {
+  override name = 'CaptureError';
+  readonly hint: string;
+
+  constructor(message: string, hint: string) {
+    super(message);
+    this.hint = hint;
+  }
+}
+
+/** How values are printed; values.ts reads this form. */
+export const printing = {
+  DateStyle: 'ISO',
+  IntervalStyle: 'postgres',
+  TimeZone: 'UTC',
+  extra_float_digits: '3',
+  bytea_output: 'hex',
+  lc_monetary: 'C',
+  statement_timeout: '0',
+} as const;
+
+export const setPrinting = Object.entries(printing)
+  .map(([name, value]) => `SET ${name} = '${value}'`)
+  .join('; ');
+
+export interface SourceTable {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly key: readonly string[];
+  readonly replicaIdentity: string;
+  /** Whether an UPDATE or DELETE says which row. */
+  readonly hasIdentity: boolean;
+}
+
+export interface SlotState {
+  readonly plugin: string;
+  readonly database: string;
+  readonly confirmed: Lsn;
+  readonly active: boolean;
+  readonly walStatus: string;
+  readonly retainedBytes: bigint;
+  /** Until the slot is invalidated; null without max_slot_wal_keep_size. */
+  readonly safeBytes: bigint | null;
+}
+
+export class Source {
+  readonly client: pg.Client;
+  readonly database: string;
+  /** server_version_num. */
+  readonly version: number;
+  readonly #types = new Map<number, TypeInfo>();
+
+  private constructor(client: pg.Client, database: string, version: number) {
+    this.client = client;
+    this.database = database;
+    this.version = version;
+  }
+
+  static async open(url: string, onLost: (error: Error) => void): Promise<Source> {
+    const client = new pg.Client({
+      connectionString: url,
+      application_name: 'millrace capture',
+      connectionTimeoutMillis: 10_000,
+      keepAlive: true,
+    });
+    client.on('error', onLost);
+    await client.connect();
+    try {
+      await client.query(settleSession);
+      const { rows } = await client.query<{ database: string; version: number; wal_level: string; may: boolean }>(
+        `SELECT current_database()::text AS database, current_setting('server_version_num')::int AS version,
+                current_setting('wal_level') AS wal_level,
+                (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may`,
+      );
+      const { database, version, wal_level, may } = rows[0]!;
+      if (wal_level !== 'logical') {
+        throw new CaptureError(
+          `wal_level is ${wal_level}; capture needs logical`,
+          `run as a superuser: ALTER SYSTEM SET wal_level = 'logical'; then restart PostgreSQL`,
+        );
+      }
+      if (!may) {
+        throw new CaptureError(
+          `role ${client.user} lacks REPLICATION`,
+          `run as a superuser: ALTER ROLE ${quoteIdentifier(client.user ?? '')} REPLICATION`,
+        );
+      }
+      return new Source(client, database, version);
+    } catch (error) {
+      await client.end().catch(() => {});
+      throw error;
+    }
+  }
+
+  async end(): Promise<void> {
+    await this.client.end().catch(() => {});
+  }
+
+  async tables(definition: CaptureDefinition): Promise<SourceTable[]> {
+    const { rows } = await this.client.query<{
+      oid: number;
+      schema: string;
+      name: string;
+      key: string[] | null;
+      identity: string;
+      has_identity: boolean;
+    }>(
+      `SELECT c.oid::int8::int4 AS oid, n.nspname::text AS schema, c.relname::text AS name, ${keyOf('c.oid')} AS key,
+              c.relreplident::text AS identity,
+              c.relreplident IN ('f', 'i') OR c.relreplident = 'd' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS has_identity
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
+         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'kafka') AND n.nspname NOT LIKE 'pg\\_%'
+       ORDER BY 2, 3`,
+    );
+    return rows
+      .filter(row => isCaptured(definition, row.schema, row.name))
+      .map(row => ({
+        oid: row.oid >>> 0,
+        schema: row.schema,
+        name: row.name,
+        key: row.key ?? [],
+        replicaIdentity: row.identity,
+        hasIdentity: row.has_identity,
+      }));
+  }
+
+  /**
+   * Makes the publication, or brings it in line with the definition. Before the slot: a slot remembers what was. That of a
+   * capture which has begun (`confirmed`) is not made again: what was changed without it does not come.
+   */
+  async ensurePublication(
+    definition: CaptureDefinition,
+    tables: readonly SourceTable[],
+    confirmed: Lsn,
+  ): Promise<void> {
+    const { publication, operations } = definition;
+    const publish = operations.map(operation => (operation === 'create' ? 'insert' : operation)).join(', ');
+    const changesRows = operations.includes('update') || operations.includes('delete');
+    const blind = changesRows ? tables.filter(table => !table.hasIdentity) : [];
+    if (blind.length > 0) {
+      throw new CaptureError(
+        `${blind.map(table => `${table.schema}.${table.name}`).join(', ')} cannot be told apart by row: UPDATE and DELETE would fail once published`,
+        `give a primary key, or run: ${blind.map(table => `ALTER TABLE ${quoted(table)} REPLICA IDENTITY FULL`).join('; ')}; or leave update and delete out of operations`,
+      );
+    }
+    const list = tables.map(quoted).join(', ');
+    const name = quoteIdentifier(publication);
+    const withOptions = `publish = '${publish}', publish_via_partition_root = true`;
+    const { rows } = await this.client.query<{ all: boolean }>(
+      'SELECT puballtables AS all FROM pg_publication WHERE pubname = $1',
+      [publication],
+    );
+    try {
+      if (rows[0]?.all) {
+        throw new CaptureError(
+          `publication ${publication} is FOR ALL TABLES, which would publish schema kafka as well`,
+          `run: DROP PUBLICATION ${name}; Millrace makes one for the tables that are asked for`,
+        );
+      }
+      if (rows.length === 0) {
+        if (confirmed !== noLsn) throw publicationGone(definition, confirmed);
+        await this.client.query(
+          `CREATE PUBLICATION ${name}${list === '' ? '' : ` FOR TABLE ${list}`} WITH (${withOptions})`,
+        );
+        return;
+      }
+      const { rows: published } = await this.client.query<{ schema: string; name: string }>(
+        `SELECT schemaname::text AS schema, tablename::text AS name FROM pg_publication_tables WHERE pubname = $1`,
+        [publication],
+      );
+      const missing = tables.filter(t => !published.some(p => p.schema === t.schema && p.name === t.name));
+      const surplus = published.filter(p => !tables.some(t => p.schema === t.schema && p.name === t.name));
+      if (missing.length > 0)
+        await this.client.query(`ALTER PUBLICATION ${name} ADD TABLE ${missing.map(quoted).join(', ')}`);
+      if (surplus.length > 0)
+        await this.client.query(`ALTER PUBLICATION ${name} DROP TABLE ${surplus.map(quoted).join(', ')}`);
+      await this.client.query(`ALTER PUBLICATION ${name} SET (${withOptions})`);
+    } catch (error) {
+      if ((error as { code?: string }).code !== '42501') throw error;
+      throw new CaptureError(
+        `the role may not publish the tables (${(error as Error).message})`,
+        `run as their owner: CREATE PUBLICATION ${name} FOR TABLE ${list} WITH (${withOptions})`,
+      );
+    }
+  }
+
+  async isPublished({ publication }: CaptureDefinition): Promise<boolean> {
+    const { rowCount } = await this.client.query('SELECT FROM pg_publication WHERE pubname = $1', [publication]);
+    return rowCount === 1;
+  }
+
+  async slot(name: string): Promise<SlotState | undefined> {
+    const { rows } = await this.client.query<{
+      plugin: string;
+      database: string;
+      confirmed: string | null;
+      active: boolean;
+      wal_status: string | null;
+      retained: string | null;
+      safe: string | null;
+    }>(
+      `SELECT plugin::text, database::text, confirmed_flush_lsn::text AS confirmed, active, wal_status,
+              pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8::text AS retained, safe_wal_size::text AS safe
+       FROM pg_replication_slots WHERE slot_name = $1`,
+      [name],
+    );
+    const row = rows[0];
+    if (row === undefined) return undefined;
+    return {
+      plugin: row.plugin,
+      database: row.database,
+      confirmed: row.confirmed === null ? 0n : parseLsn(row.confirmed),
+      active: row.active,
+      walStatus: row.wal_status ?? 'lost',
+      retainedBytes: BigInt(row.retained ?? 0),
+      safeBytes: row.safe === null ? null : BigInt(row.safe),
+    };
+  }
+
+  /** Returns where the slot begins. Waits for transactions that are running to end. */
+  async createSlot(name: string, failover: boolean): Promise<Lsn> {
+    const call =
+      failover && this.version >= 170_000
+        ? `pg_create_logical_replication_slot($1, 'pgoutput', false, false, true)`
+        : `pg_create_logical_replication_slot($1, 'pgoutput')`;
+    try {
+      const { rows } = await this.client.query<{ lsn: string }>(`SELECT lsn::text FROM ${call}`, [name]);
+      return parseLsn(rows[0]!.lsn);
+    } catch (error) {
+      if ((error as { code?: string }).code !== '53400') throw error;
+      throw new CaptureError(
+        'all replication slots are in use',
+        'raise max_replication_slots and restart PostgreSQL, or drop a slot that nobody uses (pg_replication_slots)',
+      );
+    }
+  }
+
+  /** Types of columns, from what the catalogue says now. */
+  readonly type = (oid: number): TypeInfo | undefined => this.#types.get(oid);
+
+  /** Reads the types that are not known yet: those of the oids, their elements and what domains are made of. */
+  async loadTypes(oids: readonly number[]): Promise<void> {
+    let wanted = oids.filter(oid => !this.#types.has(oid));
+    while (wanted.length > 0) {
+      const { rows } = await this.client.query<{
+        oid: string;
+        name: string;
+        kind: string;
+        element: string;
+        base: string;
+        modifier: number;
+        delimiter: string;
+      }>(
+        `SELECT t.oid::text, t.typname::text AS name, t.typtype::text AS kind,
+                CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END::text AS element,
+                t.typbasetype::text AS base, t.typtypmod AS modifier, coalesce(e.typdelim, ',')::text AS delimiter
+         FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A' WHERE t.oid = ANY ($1::oid[])`,
+        [wanted],
+      );
+      for (const row of rows) {
+        this.#types.set(Number(row.oid), {
+          oid: Number(row.oid),
+          name: row.name,
+          kind: row.kind,
+          elementOid: Number(row.element),
+          baseOid: Number(row.base),
+          baseModifier: row.modifier,
+          delimiter: row.delimiter,
+        });
+      }
+      wanted = rows
+        .flatMap(row => [Number(row.element), Number(row.base)])
+        .filter(oid => oid !== 0 && !this.#types.has(oid));
+    }
+  }
+
+  /** The primary key's columns, in its order, as they are now. */
+  async primaryKey(relationId: number): Promise<readonly string[]> {
+    const { rows } = await this.client.query<{ key: string[] | null }>(`SELECT ${keyOf('$1::oid')} AS key`, [
+      relationId,
+    ]);
+    return rows[0]!.key ?? [];
+  }
+}
+
+/** Up to 17 PostgreSQL refuses to decode without it; from 18 on it leaves out the changes, and says so in its own log only. */
+export function publicationGone({ name, slot, publication }: CaptureDefinition, since?: Lsn): CaptureError {
+  return new CaptureError(
+    `publication ${publication} is gone, and with it changes${since === undefined ? '' : ` since ${formatLsn(since)}`}`,
+    `accept the gap with: SELECT pg_drop_replication_slot('${slot}'); DELETE FROM kafka.captures WHERE name = '${name}'; the capture then begins anew`,
+  );
+}
+
+const keyOf = (table: string): string => `(SELECT array_agg(a.attname::text ORDER BY k.place)
+  FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE i.indrelid = ${table} AND i.indisprimary)`;
+
+export const quoted = (table: { readonly schema: string; readonly name: string }): string =>
+  `${quoteIdentifier(table.schema)}.${quoteIdentifier(table.name)}`;

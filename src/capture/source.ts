@@ -18,6 +18,11 @@ export class CaptureError extends Error {
   }
 }
 
+/** Changes have been lost: the stream cannot go on where the capture is. */
+export class GapError extends CaptureError {
+  override name = 'GapError';
+}
+
 /** How values are printed; values.ts reads this form. */
 export const printing = {
   DateStyle: 'ISO',
@@ -232,6 +237,18 @@ export class Source {
         'raise max_replication_slots and restart PostgreSQL, or drop a slot that nobody uses (pg_replication_slots)',
       );
     }
+  }
+
+  /** Drops the slot if there is one, once its walsender has gone. */
+  async dropSlot(name: string): Promise<void> {
+    await this.client.query(
+      'SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = $1 AND active',
+      [name],
+    );
+    await this.client.query(
+      'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1',
+      [name],
+    );
   }
 
   /** Types of columns, from what the catalogue says now. */

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildLibrdkafkaClient, librdkafkaVersion } from './clients/librdkafka.ts';
-import { measureGrowth } from './growth.ts';
+import { growthSettings, measureGrowth } from './growth.ts';
 import { describeMachine } from './machine.ts';
 import { measureMemory } from './memory.ts';
 import type { Result } from './metrics.ts';
@@ -15,9 +15,9 @@ import { Millrace } from './peers/millrace.ts';
 import { Rows } from './peers/rows.ts';
 import type { System } from './peers/system.ts';
 import { signalAll, treeOf } from './processes.ts';
-import { checkOut, compare, lastRelease, removeWorktree } from './regression.ts';
-import { writeMemoryPlot, writeReport } from './report.ts';
-import { runScenarios } from './run.ts';
+import { checkOut, compare, describe, lastRelease, removeWorktree } from './regression.ts';
+import { writeGrowthPlots, writeMemoryPlot, writeReport } from './report.ts';
+import { alone, runScenarios } from './run.ts';
 import { findScenarios, groups } from './scenario.ts';
 
 const usage = `npm run bench -- <scenario…> [flags]
@@ -36,7 +36,8 @@ Scenarios: ${Object.keys(groups).join(', ')}, memory, growth; or a scenario's na
   --dir DIR             where data directories are made (default: the temporary directory)
   --minutes N           how long memory runs (default 10)
   --records N           how many growth produces (default 3000000)
-  --against REF         the commit that regression compares with (default: the last release's tag)
+  --snapshot-minutes N  how long growth holds a snapshot (default 1)
+  --against REF         the commit that regression compares with (default: the last release, where there is one)
   --list                the scenarios' names
 `;
 
@@ -54,6 +55,7 @@ const { values, positionals } = parseArgs({
     report: { type: 'string' },
     minutes: { type: 'string', default: '10' },
     records: { type: 'string', default: '3000000' },
+    'snapshot-minutes': { type: 'string', default: '1' },
     against: { type: 'string' },
     dir: { type: 'string', default: tmpdir() },
     list: { type: 'boolean', default: false },
@@ -71,6 +73,11 @@ if (values.help || positionals.length === 0) {
 }
 
 const isRegression = positionals.includes('regression');
+const against = isRegression ? (values.against ?? lastRelease()) : undefined;
+if (isRegression && against === undefined) {
+  process.stderr.write('There is no release to compare with: name a commit with --against.\n');
+  process.exit(2);
+}
 const seconds = values.seconds ? Number(values.seconds) : values.short || isRegression ? 3 : undefined;
 const wantsMemory = positionals.includes('memory');
 const wantsGrowth = positionals.includes('growth');
@@ -94,10 +101,10 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 try {
   const machine = describeMachine();
   const absent = await start();
-  if (isRegression && absent.before) throw new Error('the earlier commit did not start');
+  if (absent.before) throw new Error(`${against} does not start here: ${absent.before}`);
   const results = await runScenarios({ scenarios, systems, rounds, log });
-  if (wantsGrowth) results.push(...(await measureGrowth(millrace, Number(values.records), log)));
-  if (wantsMemory) results.push(...(await runMemory()));
+  if (wantsGrowth) results.push(...(await alone(millrace, systems, 'produce', runGrowth)));
+  if (wantsMemory) results.push(...(await alone(millrace, systems, 'produce', runMemory)));
   const settings = Object.fromEntries(
     await Promise.all(systems.map(async system => [system.name, await system.describe()] as const)),
   );
@@ -114,7 +121,11 @@ try {
     writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
     writeFileSync(`${values.json}.meta.json`, `${JSON.stringify(meta, null, 1)}\n`);
   }
-  if (isRegression) log(compare(results).join('\n'));
+  if (isRegression) {
+    const comparisons = compare(results);
+    log(describe(comparisons));
+    if (comparisons.some(({ verdict }) => verdict === 'slower')) process.exitCode = 1;
+  }
   if (values.report) log(writeReport(results, meta, values.report));
 } finally {
   await stop();
@@ -137,6 +148,13 @@ async function start(): Promise<Record<string, string>> {
   return absent;
 }
 
+async function runGrowth(): Promise<Result[]> {
+  const options = { records: Number(values.records), snapshotMinutes: Number(values['snapshot-minutes']), log };
+  const growth = await measureGrowth(millrace, options);
+  if (values.report) writeGrowthPlots(growth, values.report);
+  return growth.results;
+}
+
 async function runMemory(): Promise<Result[]> {
   const { samples, results } = await measureMemory(millrace, Number(values.minutes), log);
   if (values.report) writeMemoryPlot(samples, values.report);
@@ -148,13 +166,12 @@ function makeMillrace(): Millrace {
   if ((bootstrap === undefined) !== (databaseUrl === undefined)) throw new Error('--bootstrap needs --database-url');
   return new Millrace({
     directory,
-    settings: values.set,
+    settings: [...(wantsGrowth ? growthSettings : []), ...values.set],
     ...(bootstrap && databaseUrl ? { running: { bootstrap, databaseUrl } } : {}),
   });
 }
 
-function makeBefore(): System {
-  const ref = values.against ?? lastRelease();
+function makeBefore(ref: string): System {
   before = checkOut(ref, directory);
   return new Millrace({
     directory,
@@ -168,10 +185,10 @@ function choosePeers(): System[] {
     rows: () => new Rows(millrace),
     copy: () => new Copy(millrace),
     kafka: () => new Kafka(directory, { flush: false }),
-    before: makeBefore,
     'kafka-flush': () => new Kafka(directory, { flush: true }),
   };
-  const names = (isRegression ? 'before' : values.peers).split(',').filter(peer => peer && peer !== 'none');
+  if (against) return [makeBefore(against)];
+  const names = values.peers.split(',').filter(peer => peer && peer !== 'none');
   return names.map(name => {
     const make = peers[name];
     if (!make) throw new Error(`no system ${name}; there are ${Object.keys(peers).join(', ')}`);

@@ -1,7 +1,7 @@
 // npm run bench -- memory [--minutes N] [--json FILE]: produces and consumes at full speed for ten minutes, shape after
 // shape, each on a topic of its own that is deleted afterwards, and samples the broker's resident memory every 5 s.
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Metric, metrics, type Result } from './metrics.ts';
+import { type Metric, type Result, summarised } from './metrics.ts';
 import type { Millrace } from './peers/millrace.ts';
 import { anonymousMb, proportionalMb, residentMb } from './processes.ts';
 import { findScenarios } from './scenario.ts';
@@ -66,23 +66,15 @@ async function sample(
 }
 
 function summarise(samples: readonly MemorySample[]): Result[] {
-  const result = (metric: Metric, values: readonly number[], median: number): Result => ({
-    scenario: 'memory',
-    system: 'millrace',
-    metric,
-    unit: metrics[metric].unit,
-    median: Number(median.toPrecision(5)),
-    min: Number(Math.min(...values).toPrecision(5)),
-    max: Number(Math.max(...values).toPrecision(5)),
-  });
+  const result = (metric: Metric, values: readonly number[]): Result =>
+    summarised('memory', 'millrace', metric, values);
   const broker = samples.map(sample => sample.broker);
   const postgres = samples.map(sample => sample.postgres);
-  const middle = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
   const slope = slopeOf(samples.slice(samples.length >> 1).map(sample => [sample.minute, sample.broker]));
   return [
-    result('broker_rss_mb', broker, middle(broker)),
-    result('postgres_rss_mb', postgres, middle(postgres)),
-    result('broker_rss_mb_per_minute', [slope], slope),
+    result('broker_rss_mb', broker),
+    result('postgres_rss_mb', postgres),
+    result('broker_rss_mb_per_minute', [slope]),
   ];
 }
 

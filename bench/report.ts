@@ -3,6 +3,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Growth } from './growth.ts';
 import type { MemorySample } from './memory.ts';
 import type { Metric, Result } from './metrics.ts';
 import { bars, lines, type Panel, readable } from './svg.ts';
@@ -49,7 +50,7 @@ const throughputColumns: readonly [string, Cell][] = [
     'CPU s per million: broker / Postgres / client',
     triple('broker_cpu_s_per_million', 'postgres_cpu_s_per_million', 'client_cpu_s_per_million'),
   ],
-  ['WAL per payload byte', medianOf('wal_bytes_per_byte')],
+  ['WAL bytes per record, per payload byte', triple('wal_bytes_per_record', 'wal_bytes_per_byte')],
   [
     'resident MB: broker / Postgres without, with shared buffers',
     triple('broker_rss_mb', 'postgres_own_mb', 'postgres_rss_mb'),
@@ -70,7 +71,9 @@ const latencyColumns: readonly [string, Cell][] = [
 
 export function writeReport(results: readonly Result[], meta: Meta, name: string): string {
   mkdirSync(resultsDirectory, { recursive: true });
-  const scenarios = [...new Set(results.map(({ scenario }) => scenario))].filter(scenario => scenario !== 'memory');
+  const scenarios = [...new Set(results.map(({ scenario }) => scenario))].filter(
+    scenario => !/^(memory|growth)/.test(scenario),
+  );
   const sections = scenarios.map(scenario => section(results, scenario));
   const plots = plotsOf(results, scenarios);
   for (const [plot, svg] of plots) writeFileSync(join(resultsDirectory, `${name}-${plot}.svg`), svg);
@@ -88,7 +91,7 @@ ${targetsTable(results)}
 
 ${plots.map(([plot]) => `![${plot}](${name}-${plot}.svg)`).join('\n\n')}
 
-${[...sections, ...memorySection(results, name)].join('\n\n')}
+${[...sections, ...growthSection(results, name), ...memorySection(results, name)].join('\n\n')}
 
 ## Systems
 
@@ -119,6 +122,54 @@ function targetsTable(results: readonly Result[]): string {
   );
   const head = ['target', 'scenario', 'figure', 'bound', 'measured', 'verdict'];
   return `## Targets\n\n${[row(head), row(head.map(() => '---')), ...lines].join('\n')}`;
+}
+
+const growthColumns: readonly [string, Cell][] = [
+  ['records/s', spread('records_per_s')],
+  ['fetch ms, cold: p50 / p99', triple('fetch_cold_p50_ms', 'fetch_cold_p99_ms')],
+  ['warm: p50 / p99', triple('fetch_p50_ms', 'fetch_p99_ms')],
+  ['÷ first: records/s', medianOf('rate_ratio')],
+  ['cold fetch: p50 / p99', triple('fetch_cold_p50_ratio', 'fetch_cold_p99_ratio')],
+  ['acknowledged at 5,000/s: p99 ms', medianOf('ack_p99_ms')],
+];
+
+function growthSection(results: readonly Result[], name: string): string[] {
+  const scenarios = [...new Set(results.map(({ scenario }) => scenario))].filter(one => one.startsWith('growth-'));
+  if (scenarios.length === 0) return [];
+  const lines = scenarios.map(scenario => {
+    const of = (metric: Metric) => results.find(result => result.scenario === scenario && result.metric === metric);
+    return row([scenario.replace('growth-', ''), ...growthColumns.map(([, cell]) => cell(of))]);
+  });
+  const head = ['after, or while', ...growthColumns.map(([title]) => title)];
+  return [
+    `## growth\n\nOne topic of one partition, 100-byte records: after so many records, then with what goes on beside. Ratios are to the first row: the last step's say how flat it is; from \`at-rest\` on they are to that row.\n\n${growthPlots.map(plot => `![${plot}](${name}-${plot}.svg)`).join('\n\n')}\n\n${[row(head), row(head.map(() => '---')), ...lines].join('\n')}`,
+  ];
+}
+
+const growthPlots = ['growth-rate', 'growth-fetch'] as const;
+
+export function writeGrowthPlots({ rates, results }: Growth, name: string): void {
+  mkdirSync(resultsDirectory, { recursive: true });
+  const write = (plot: (typeof growthPlots)[number], svg: string): void =>
+    writeFileSync(join(resultsDirectory, `${name}-${plot}.svg`), svg);
+  write(
+    'growth-rate',
+    lines('produced as the topic grows', 'million', 'records/s', [{ name: 'millrace', points: rates }]),
+  );
+  const series = (metric: Metric, words: string) => ({
+    name: words,
+    points: results.flatMap(result => {
+      const step = /^growth-([\d.]+)M$/.exec(result.scenario);
+      return step && result.metric === metric ? [[Number(step[1]), result.median] as const] : [];
+    }),
+  });
+  const fetches = [
+    series('fetch_cold_p50_ms', 'cold, p50'),
+    series('fetch_cold_p99_ms', 'cold, p99'),
+    series('fetch_p50_ms', 'warm, p50'),
+    series('fetch_p99_ms', 'warm, p99'),
+  ];
+  write('growth-fetch', lines('one fetch at a random offset', 'million', 'ms', fetches));
 }
 
 function memorySection(results: readonly Result[], name: string): string[] {

@@ -1,7 +1,7 @@
 // Runs scenarios: rounds interleaved over the systems, so that whatever else the machine does falls on all of them
 // alike; the first round, in which everything warms up, is thrown away.
 import { spawnSync } from 'node:child_process';
-import { type Metric, median, metrics, type Result } from './metrics.ts';
+import { type Metric, metrics, type Result, summarised } from './metrics.ts';
 import type { Sample, System } from './peers/system.ts';
 import { signalAll, treeOf } from './processes.ts';
 import type { Scenario, Work } from './scenario.ts';
@@ -36,7 +36,12 @@ export async function runScenarios({ scenarios, systems, rounds, log }: RunOptio
 }
 
 /** With the other systems' processes stopped, and nothing of theirs left to be written to disk. */
-async function alone<T>(system: System, systems: readonly System[], work: Work, act: () => Promise<T>): Promise<T> {
+export async function alone<T>(
+  system: System,
+  systems: readonly System[],
+  work: Work,
+  act: () => Promise<T>,
+): Promise<T> {
   spawnSync('sync');
   // An embedded Postgres is a child of the broker that started it, and may be what is measured without the broker.
   const mine = new Set(treeOf(system.processes(work)));
@@ -53,20 +58,9 @@ function resultsOf(scenario: Scenario, system: System, samples: readonly Sample[
   const measured = Object.keys(metrics).filter(metric => samples.some(sample => metric in sample)) as Metric[];
   return measured.map(metric => {
     const values = samples.map(sample => sample[metric]).filter(value => value !== undefined);
-    return {
-      scenario: scenario.name,
-      system: system.name,
-      metric,
-      unit: metrics[metric].unit,
-      median: rounded(median(values)),
-      min: rounded(Math.min(...values)),
-      max: rounded(Math.max(...values)),
-    };
+    return summarised(scenario.name, system.name, metric, values);
   });
 }
-
-/** Five digits are more than a run can mean. */
-const rounded = (value: number): number => Number(value.toPrecision(5));
 
 function summary(sample: Sample): string {
   const shown: [string, number | undefined, number][] = [

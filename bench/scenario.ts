@@ -107,13 +107,11 @@ const wide = [
 ];
 
 /** Several that read the same. */
+const ten = { recordBytes: KiB, partitions: 6, consumers: 10, storedBytes: 100 * MB };
 const fanOut = [
-  librdkafka('consume-warm', '1KiB-6p-10consumers', {
-    recordBytes: KiB,
-    partitions: 6,
-    consumers: 10,
-    storedBytes: 100 * MB,
-  }),
+  librdkafka('consume-warm', '1KiB-6p-10consumers', ten),
+  librdkafka('consume-tail', '1KiB-6p-10consumers', ten),
+  librdkafka('consume-cold', '1KiB-6p-10consumers', ten),
   librdkafka('latency', '1000-1KiB-1p-100consumers', { recordBytes: KiB, rate: 1000, consumers: 100 }),
   librdkafka('latency', '100-1KiB-1p-linger0', { recordBytes: KiB, rate: 100, lingerMs: 0 }),
   librdkafka('latency', '100-1KiB-1p-linger0-100consumers', {
@@ -124,11 +122,26 @@ const fanOut = [
   }),
 ];
 const startup = [scenario('startup-librdkafka', 'startup', { recordBytes: KiB, storedBytes: 100 * MB, lingerMs: 0 })];
-/** One shape of each work, for a comparison in two minutes. */
-const regression = [produce[0]!, consume[2]!, latency[0]!];
+/** For a comparison in two minutes. */
+const regression = [
+  ...produce.filter(({ partitions }) => partitions === 1),
+  ...consume.filter(({ name }) => name === 'consume-warm-1KiB-1p-librdkafka'),
+  ...latency.filter(({ name }) => name === 'latency-5000-1KiB-1p-librdkafka'),
+];
 /** A thousand consumers wait for a topic that nobody writes to, while records pass through another. */
 const longpoll = [1000, 5000].map(rate =>
   scenario(`longpoll-1000-${rate}-1KiB-1p-librdkafka`, 'latency', { recordBytes: KiB, rate, idleConsumers: 1000 }),
+);
+
+/** As pg-queue-pubsub-benchmark has it: 10 writers, 4 partitions, 5 groups that read all of it meanwhile. */
+const pubsub = [100, 200].map(batchRecords =>
+  scenario(`pubsub-1KiB-4p-batch${batchRecords}-librdkafka`, 'consume-tail', {
+    recordBytes: KiB,
+    partitions: 4,
+    producers: 10,
+    consumers: 5,
+    batchRecords,
+  }),
 );
 
 /** What can be asked for on the command line, besides a scenario's own name or the beginning of one. */
@@ -141,9 +154,10 @@ export const groups: Readonly<Record<string, readonly Scenario[]>> = {
   longpoll,
   'fan-out': fanOut,
   startup,
+  pubsub,
   java,
   regression,
-  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...longpoll, ...fanOut, ...startup, ...java],
+  log: [...produce, ...consume, ...cold, ...latency, ...wide, ...longpoll, ...fanOut, ...startup, ...pubsub, ...java],
 };
 
 /** A beginning stands for the scenarios with librdkafka; Java's tools take long, so they are asked for by name. */

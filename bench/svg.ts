@@ -65,8 +65,9 @@ export function lines(title: string, xUnit: string, yUnit: string, series: reado
   for (let i = 0; i <= 4; i++) {
     const value = (yMost * i) / 4;
     parts.push(text(8, y(value) + 4, readable(value)), line(left, y(value), width - right, y(value), '#dddddd'));
-    parts.push(text(x((xMost * i) / 4) - 8, height - 16, `${readable((xMost * i) / 4)}${i === 4 ? ` ${xUnit}` : ''}`));
+    if (i < 4) parts.push(text(x((xMost * i) / 4) - 8, height - 16, readable((xMost * i) / 4)));
   }
+  parts.push(text(width - 4, height - 16, `${readable(xMost)} ${xUnit}`, 'font-size="12" text-anchor="end"'));
   series.forEach(({ name, points }, i) => {
     const colour = Object.values(colours)[i % Object.keys(colours).length]!;
     const path = points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(' ');

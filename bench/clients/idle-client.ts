@@ -1,10 +1,13 @@
 // The process of idle.ts. Arguments are name=value: bootstrap, topic, partitions, consumers. Prints a line when all have
 // had an answer, and ends when its stdin does.
 import { connect, type Socket } from 'node:net';
+import { FrameReader } from '../../src/protocol/frame.ts';
+import { requestFrame } from '../../src/protocol/header.ts';
+import { Fetch } from '../../src/protocol/messages/01-fetch.ts';
 
 /** What librdkafka and the Java client wait by default. */
 const maxWaitMs = 500;
-const fetchKey = 1;
+const maxBytes = 1_000_000;
 /** The oldest that Kafka 4 accepts: without sessions, a frame stays the same. */
 const fetchVersion = 4;
 
@@ -20,26 +23,12 @@ process.stdin.resume().once('end', () => process.exit(0));
 
 function startConsumer(frame: Buffer): void {
   const socket: Socket = connect({ host, port: Number(port), noDelay: true }, () => socket.write(frame));
-  let answers = 0;
-  let head = Buffer.alloc(0);
-  /** Bytes of the current answer that have not come yet. */
-  let missing = 0;
+  const frames = new FrameReader({ maxBytes: 2 * maxBytes });
+  let isWaiting = true;
   socket.on('data', chunk => {
-    let rest = chunk;
-    while (rest.length > 0) {
-      if (missing === 0) {
-        const wanted = 4 - head.length;
-        head = Buffer.concat([head, rest.subarray(0, wanted)]);
-        rest = rest.subarray(wanted);
-        if (head.length < 4) return;
-        missing = head.readInt32BE();
-        head = Buffer.alloc(0);
-      }
-      const taken = Math.min(missing, rest.length);
-      missing -= taken;
-      rest = rest.subarray(taken);
-      if (missing > 0) return;
-      if (++answers === 1 && ++answered === consumers) process.stdout.write('ready\n');
+    for (const _ of frames.push(chunk)) {
+      if (isWaiting && ++answered === consumers) process.stdout.write('ready\n');
+      isWaiting = false;
       socket.write(frame);
     }
   });
@@ -49,38 +38,13 @@ function startConsumer(frame: Buffer): void {
 
 /** A Fetch of one partition from its beginning, in a frame. */
 function fetchFrame(partition: number): Buffer {
-  const body = Buffer.concat([
-    int16(fetchKey),
-    int16(fetchVersion),
-    int32(0), // correlation id
-    string('millrace-bench-idle'),
-    int32(-1), // replica id: a consumer
-    int32(maxWaitMs),
-    int32(1), // min bytes
-    int32(1_000_000), // max bytes
-    Buffer.of(0), // read uncommitted
-    int32(1),
-    string(topic),
-    int32(1),
-    int32(partition),
-    Buffer.alloc(8), // offset 0
-    int32(1_000_000),
-  ]);
-  return Buffer.concat([int32(body.length), body]);
-}
-
-function int16(value: number): Buffer {
-  const bytes = Buffer.alloc(2);
-  bytes.writeInt16BE(value);
-  return bytes;
-}
-
-function int32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeInt32BE(value);
-  return bytes;
-}
-
-function string(text: string): Buffer {
-  return Buffer.concat([int16(Buffer.byteLength(text)), Buffer.from(text)]);
+  return Buffer.concat(
+    requestFrame(Fetch, fetchVersion, 0, 'millrace-bench-idle', {
+      maxWaitMs,
+      minBytes: 1,
+      maxBytes,
+      isolationLevel: 0,
+      topics: [{ topic, partitions: [{ partition, fetchOffset: 0n, partitionMaxBytes: maxBytes }] }],
+    }),
+  );
 }

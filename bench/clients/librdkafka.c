@@ -5,7 +5,7 @@
  *   produce  topic= payloads=FILE size= seconds= | records=   producers= acks= linger= batch-bytes= batch-records=
  *            codec= idempotent= in-flight= queue-records= (records are taken from FILE in turn, by reference)
  *   consume  topic= partitions= seconds= records= consumers= from the beginning, no group, each all of it
- *   tail     as produce, and one consumer that waits at the end meanwhile
+ *   tail     as produce, and consumers= that wait at the end meanwhile, each of which gets all of it
  *   latency  as produce with rate=, warmup=, consumers=; open loop: a record's clock starts when it was due, not when it was
  *            sent, so a stall is charged to every record it delays (no coordinated omission)
  *   evict    dir=                          drops a directory's files from the page cache
@@ -314,6 +314,18 @@ struct reader {
   struct latency delivered;
 };
 
+/* A broker may announce a partition a moment before it answers for it. */
+static int64_t end_of(rd_kafka_t *handle, const char *topic, int partition) {
+  int64_t deadline = now_ns() + 30000000000LL;
+  for (;;) {
+    int64_t low, high;
+    rd_kafka_resp_err_t error = rd_kafka_query_watermark_offsets(handle, topic, partition, &low, &high, 10000);
+    if (!error) return high;
+    if (now_ns() > deadline) die("no end of partition %d: %s", partition, rd_kafka_err2str(error));
+    usleep(20000);
+  }
+}
+
 static void open_reader(struct reader *reader, int64_t from) {
   rd_kafka_conf_t *conf = base_conf();
   set(conf, "group.id", "millrace-bench");
@@ -330,12 +342,8 @@ static void open_reader(struct reader *reader, int64_t from) {
   rd_kafka_topic_partition_list_t *partitions = rd_kafka_topic_partition_list_new(1);
   int count = (int)number("partitions", 1);
   for (int i = 0; i < count; i++) {
-    int64_t low, high, start = from;
-    if (from == RD_KAFKA_OFFSET_END) {
-      /* The end as a number: with the symbol, records written before the first fetch would be skipped. */
-      if (rd_kafka_query_watermark_offsets(reader->handle, name, i, &low, &high, 10000)) die("no watermark of partition %d", i);
-      start = high;
-    }
+    /* The end as a number: with the symbol, records written before the first fetch would be skipped. */
+    int64_t start = from == RD_KAFKA_OFFSET_END ? end_of(reader->handle, name, i) : from;
     rd_kafka_topic_partition_list_add(partitions, name, i)->offset = start;
   }
   reader->queue = rd_kafka_queue_get_consumer(reader->handle);
@@ -396,21 +404,39 @@ static int run_consume(void) {
 }
 
 static int run_tail(void) {
-  struct reader reader = {0};
-  reader.wanted = UINT64_MAX;
-  reader.deadline_ns = INT64_MAX;
-  open_reader(&reader, RD_KAFKA_OFFSET_END);
-  pthread_create(&reader.thread, NULL, read_records, &reader);
+  int reader_count = (int)number("consumers", 1);
+  struct reader *readers = calloc(reader_count, sizeof *readers);
+  for (int i = 0; i < reader_count; i++) {
+    readers[i].wanted = UINT64_MAX;
+    readers[i].deadline_ns = INT64_MAX;
+    open_reader(&readers[i], RD_KAFKA_OFFSET_END);
+    if (pthread_create(&readers[i].thread, NULL, read_records, &readers[i])) die("no thread");
+  }
   int count = (int)number("producers", 1);
   struct feeder *feeders = start_feeders(count);
   struct produced produced = join_feeders(feeders, count);
-  reader.deadline_ns = now_ns() + 60000000000LL;
-  reader.wanted = produced.sent - failed;
-  pthread_join(reader.thread, NULL);
-  printf("{\"consumed\":%llu,\"consumed_seconds\":%.6f,", (unsigned long long)reader.records, (reader.last_ns - reader.first_ns) / 1e9);
+  uint64_t wanted = produced.sent - failed;
+  int64_t deadline = now_ns() + 60000000000LL;
+  for (int i = 0; i < reader_count; i++) {
+    readers[i].deadline_ns = deadline;
+    readers[i].wanted = wanted;
+  }
+  uint64_t consumed = 0;
+  int64_t first = INT64_MAX, last = 0;
+  int all = 1;
+  for (int i = 0; i < reader_count; i++) {
+    struct reader *reader = &readers[i];
+    pthread_join(reader->thread, NULL);
+    if (!reader->records) die("nothing was consumed");
+    consumed += reader->records;
+    all = all && reader->records == wanted;
+    if (reader->first_ns < first) first = reader->first_ns;
+    if (reader->last_ns > last) last = reader->last_ns;
+  }
+  printf("{\"consumed\":%llu,\"consumed_seconds\":%.6f,", (unsigned long long)consumed, (last - first) / 1e9);
   print_produced(produced);
   puts("}");
-  return failed != 0 || reader.records != produced.sent;
+  return failed != 0 || !all;
 }
 
 /* ---- latency ---- */

@@ -31,7 +31,7 @@ export interface Tailed extends Produced {
   readonly consumed_seconds: number;
 }
 
-interface Percentiles {
+interface LatencyPercentiles {
   readonly count: number;
   readonly p50: number;
   readonly p95: number;
@@ -47,8 +47,8 @@ export interface Latencies {
   readonly failed: number;
   readonly sender_late_max_ms: number;
   readonly cpu_s: number;
-  readonly ack: Percentiles;
-  readonly end_to_end: Percentiles;
+  readonly ack: LatencyPercentiles;
+  readonly end_to_end: LatencyPercentiles;
 }
 
 /** Builds the client where that has not been done; as root it may install what it needs. */
@@ -76,3 +76,6 @@ export const librdkafka = <T>(mode: string, values: Arguments): Promise<T> =>
 
 export const librdkafkaVersion = async (): Promise<string> =>
   (await librdkafka<{ version: string }>('version', {})).version;
+
+/** Drops a directory's files from the page cache; what is not on disk yet is written first. */
+export const evict = (directory: string): Promise<object> => librdkafka('evict', { dir: directory });

@@ -105,23 +105,27 @@ export abstract class Broker implements System {
     const tailed = await librdkafka<Tailed>('tail', this.#arguments(scenario, topic));
     return {
       ...rates(tailed.consumed, tailed.consumed_seconds, scenario),
-      ...(await cost(tailed.consumed, scenario, tailed.cpu_s)),
+      ...(await cost(tailed.records, scenario, tailed.cpu_s)),
     };
   }
 
   async #consume(scenario: Scenario): Promise<Sample> {
     const { topic, records } = this.#stored.get(scenario.name)!;
-    const cost = await startCost(this.payers);
+    const cost = await startCost({ ...this.payers, databaseUrl: undefined });
     if (scenario.client === 'java') {
       const consumed = await consumeWithJava(this.bootstrap, topic, records);
-      const { wal_bytes_per_byte: _, ...costs } = await cost(consumed.records, scenario, consumed.cpu_s);
-      return { ...rates(consumed.recordsPerSecond, 1, scenario), ...costs };
+      return {
+        ...rates(consumed.recordsPerSecond, 1, scenario),
+        ...(await cost(consumed.records, scenario, consumed.cpu_s)),
+      };
     }
     const { partitions, consumers, seconds } = scenario;
     const values = { bootstrap: this.bootstrap, topic, partitions, consumers, records, seconds: seconds * 4 };
     const consumed = await librdkafka<Consumed>('consume', values);
-    const { wal_bytes_per_byte: _, ...costs } = await cost(consumed.records, scenario, consumed.cpu_s);
-    return { ...rates(consumed.records, consumed.seconds, scenario), ...costs };
+    return {
+      ...rates(consumed.records, consumed.seconds, scenario),
+      ...(await cost(consumed.records, scenario, consumed.cpu_s)),
+    };
   }
 
   /** From the order to start until a client, started once the system says it is ready, has its acknowledgement. */

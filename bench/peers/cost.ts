@@ -41,7 +41,8 @@ export async function startCost({ broker, postgres, databaseUrl }: Payers) {
       sample.postgres_own_mb = anonymousMb(postgres);
     }
     if (databaseUrl !== undefined) {
-      sample.wal_bytes_per_byte = ((await walPosition(databaseUrl)) - wal) / (records * recordBytes);
+      sample.wal_bytes_per_record = ((await walPosition(databaseUrl)) - wal) / records;
+      sample.wal_bytes_per_byte = sample.wal_bytes_per_record / recordBytes;
     }
     return sample;
   };

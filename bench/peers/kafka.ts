@@ -3,7 +3,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type KafkaServer, kafkaVersion, startKafka } from '../../compat/kafka/kafka.ts';
-import { librdkafka } from '../clients/librdkafka.ts';
+import { evict } from '../clients/librdkafka.ts';
 import { Broker } from './broker.ts';
 
 /** What stat counts in. */
@@ -48,7 +48,7 @@ export class Kafka extends Broker {
 
   /** It caches nothing itself. */
   protected async makeCold(): Promise<void> {
-    await librdkafka('evict', { dir: this.#directory });
+    await evict(this.#directory);
   }
 
   protected async diskBytes(topic: string): Promise<number> {

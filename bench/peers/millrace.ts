@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { freePorts } from '../../compat/kafka/kafka.ts';
-import { librdkafka } from '../clients/librdkafka.ts';
+import { evict } from '../clients/librdkafka.ts';
 import { Broker } from './broker.ts';
 import { describePostgres, query } from './database.ts';
 
@@ -103,7 +103,7 @@ export class Millrace extends Broker {
   async makeCold(): Promise<void> {
     if (this.#options.running) throw new Error('consume-cold needs a server that the bench starts itself');
     await this.stop();
-    await librdkafka('evict', { dir: this.dataDir });
+    await evict(this.dataDir);
     await this.start();
   }
 

@@ -82,7 +82,13 @@ async function makeGroup(client: pg.Client, group: string): Promise<void> {
 
 async function produce(): Promise<void> {
   const clients = await open(writers);
-  const limit = number('records') || Number.POSITIVE_INFINITY;
+  const { records, seconds } = await writeFor(clients, number('records') || Number.POSITIVE_INFINITY);
+  print(records, seconds);
+  await Promise.all(clients.map(client => client.end()));
+}
+
+/** For the time that is given, or until there are so many. */
+async function writeFor(clients: readonly pg.Client[], limit = Number.POSITIVE_INFINITY) {
   const begun = performance.now();
   const deadline = number('seconds') ? begun + number('seconds') * 1000 : Number.POSITIVE_INFINITY;
   let taken = 0;
@@ -98,8 +104,35 @@ async function produce(): Promise<void> {
       }
     }),
   );
-  print(records, (performance.now() - begun) / 1000);
-  await Promise.all(clients.map(client => client.end()));
+  return { records, seconds: (performance.now() - begun) / 1000 };
+}
+
+/** Groups of readers, each of which gets everything, while it is written; the rate is theirs together. */
+async function tail(): Promise<void> {
+  const clients = await open(writers);
+  const groups = Array.from({ length: number('groups') }, (_, i) => `bench-${i}`);
+  for (const group of groups) await makeGroup(clients[0]!, group);
+  const reading = await open(groups.length * readers);
+  const begun = performance.now();
+  let written = Number.POSITIVE_INFINITY;
+  let consumed = 0;
+  const received = groups.map(() => 0);
+  const consuming = reading.map(async (client, i) => {
+    const group = Math.floor(i / readers);
+    while (received[group]! < written) {
+      let found = 0;
+      for (let partition = i % readers; partition < partitions; partition += readers) {
+        found += (await claimAndRead(client, groups[group]!, partition)).length;
+      }
+      received[group]! += found;
+      consumed += found;
+      if (found === 0) await new Promise(resolve => setTimeout(resolve, 1));
+    }
+  });
+  written = (await writeFor(clients)).records;
+  await Promise.all(consuming);
+  print(written, (performance.now() - begun) / 1000, { consumed });
+  await Promise.all([...clients, ...reading].map(client => client.end()));
 }
 
 /** Reads through what is stored; the position is kept here, as the librdkafka client keeps it. */
@@ -207,7 +240,7 @@ function print(records: number, seconds: number, more: object = {}): void {
   console.log(JSON.stringify({ records, seconds, cpu_s: (userCPUTime + systemCPUTime) / 1e6, ...more }));
 }
 
-const modes: Record<string, () => Promise<void>> = { produce, consume, latency };
+const modes: Record<string, () => Promise<void>> = { produce, tail, consume, latency };
 const run = modes[mode ?? ''];
 if (!run) throw new Error(`unknown mode ${mode}`);
 await run();

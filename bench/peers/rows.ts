@@ -20,8 +20,19 @@ const storedShare = 0.2;
 
 export const rowsSettings = { writers: 10, writeBatch: 200, readBatch: 200, bulkReadBatch: 10_000, readers: 4 };
 
+/** Of rows-client.ts. */
+const modes: Partial<Record<Work, 'produce' | 'tail' | 'consume' | 'latency'>> = {
+  produce: 'produce',
+  'consume-tail': 'tail',
+  'consume-warm': 'consume',
+  'consume-cold': 'consume',
+  latency: 'latency',
+};
+
 export interface RowsDone {
   readonly records: number;
+  /** tail: by all groups together. */
+  readonly consumed?: number;
   readonly seconds: number;
   readonly cpu_s: number;
   readonly ack?: Record<'p50' | 'p95' | 'p99' | 'p999', number>;
@@ -46,8 +57,8 @@ export class Rows implements System {
 
   can(scenario: Scenario): boolean {
     return (
-      !['consume-tail', 'startup'].includes(scenario.work) &&
-      scenario.consumers === 1 &&
+      modes[scenario.work] !== undefined &&
+      (scenario.consumers === 1 || scenario.work === 'consume-tail') &&
       scenario.idleConsumers === 0 &&
       scenario.client !== 'java' &&
       scenario.codec === 'none' &&
@@ -72,14 +83,14 @@ export class Rows implements System {
   }
 
   async measure(scenario: Scenario): Promise<Sample> {
-    if (scenario.work === 'produce' || scenario.work === 'latency') await this.#makeTables(scenario.partitions);
+    const mode = modes[scenario.work]!;
+    if (mode !== 'consume') await this.#makeTables(scenario.partitions);
     if (scenario.work === 'consume-cold') await this.#millrace.makeCold();
-    const mode = scenario.work === 'produce' || scenario.work === 'latency' ? scenario.work : 'consume';
     const postgres = { roots: this.#millrace.postgresPids };
     const cost = await startCost({ broker: none, postgres, databaseUrl: mode === 'consume' ? undefined : this.#url });
     const done = await this.#run(mode, scenario, { seconds: scenario.seconds });
     const sample = await cost(done.records, scenario, done.cpu_s);
-    if (mode !== 'latency') return { ...sample, ...rates(done.records, done.seconds, scenario) };
+    if (mode !== 'latency') return { ...sample, ...rates(done.consumed ?? done.records, done.seconds, scenario) };
     for (const point of ['p50', 'p95', 'p99', 'p999'] as const) {
       sample[`${point}_ms`] = done.end_to_end![point];
       sample[`ack_${point}_ms`] = done.ack![point];
@@ -91,9 +102,9 @@ export class Rows implements System {
     const { writers, writeBatch, readBatch, bulkReadBatch, readers } = rowsSettings;
     return {
       writers: String(writers),
-      'records in a write': `up to ${writeBatch}`,
+      'records in a write': `up to ${writeBatch}, or as many as the scenario has`,
       'records in a read': `${readBatch}; ${bulkReadBatch} where what is stored is read through`,
-      readers: `${readers}, at most one for each partition`,
+      readers: `${readers} in each group, at most one for each partition`,
       client: 'on Node, prepared statements, binary parameters and results',
       ...(await describePostgres(this.#url)),
     };
@@ -118,14 +129,14 @@ export class Rows implements System {
   }
 
   #run(mode: string, scenario: Scenario, more: Record<string, number>): Promise<RowsDone> {
-    const { partitions, recordBytes, rate } = scenario;
-    const values = { url: this.#url, payloads: payloadFile(recordBytes), size: recordBytes, partitions, rate };
+    const { partitions, recordBytes, rate, consumers: groups, batchRecords: writeBatch } = scenario;
+    const values = { url: this.#url, payloads: payloadFile(recordBytes), size: recordBytes, partitions, rate, groups };
     return runProgram(process.execPath, [
       '--import',
       'tsx',
       program,
       mode,
-      ...nameValue({ ...values, ...rowsSettings, ...more }),
+      ...nameValue({ ...values, ...rowsSettings, ...(writeBatch && { writeBatch }), ...more }),
     ]);
   }
 }

@@ -47,7 +47,7 @@ export class Dispatcher {
     const { clientId, bodyAt } = readRequestHeader(api, frame);
     const request = readRequest(api, apiVersion, frame, bodyAt);
     const { clientHost, signal, readyForNext, closeConnection, hold, whenSent } = connection;
-    // Named one by one: spreading took a tenth of the process's time with many small requests.
+    // Named one by one: spreading took about a twentieth of the process's time with many small requests.
     const context = {
       broker: this.#broker,
       apiVersion,

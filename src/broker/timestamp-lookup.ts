@@ -29,7 +29,7 @@ export function firstRecordSince(
   timestamp: bigint,
 ): Promise<Found | undefined> {
   return lookUp(broker, partition, {
-    row: from => broker.log.firstRowSince(partition, timestamp, from),
+    row: from => broker.log.stored.firstRowSince(partition, timestamp, from),
     batchFits: newest => newest >= timestamp,
     timeFits: time => time >= timestamp,
   });
@@ -42,7 +42,7 @@ export async function newestRecord(broker: BrokerContext, partition: PartitionLo
     const start = partition.logStartOffset;
     let newest: bigint | undefined;
     let holder: Buffer | undefined;
-    for (const row of await broker.log.newestRows(partition)) {
+    for (const row of await broker.log.stored.newestRows(partition)) {
       for (const batch of cutRun(row.records, start)) {
         // The header's may be of a record before the log start, where that cuts the batch.
         const timestamp =

@@ -21,8 +21,8 @@ import { Outlet } from './outlet.ts';
 import { ProduceWriter } from './produce-writer.ts';
 import { SnapshotJobs } from './snapshot-jobs.ts';
 import { type SnapshotStatus, Snapshots } from './snapshots.ts';
-import { CaptureError, GapError, type SlotState, Source, type SourceTable } from './source.ts';
-import { ChangeStream, emptySpoolDirectory, lasting } from './stream.ts';
+import { CaptureError, GapError, publicationGone, type SlotState, Source, type SourceTable } from './source.ts';
+import { ChangeStream, emptySpoolDirectory } from './stream.ts';
 
 export interface CaptureContext {
   /** The log's own database. */
@@ -172,7 +172,7 @@ export class Capture {
         this.#become('done');
         return;
       }
-      const final = lasting(error);
+      const final = lasting(error, this.#definition);
       if (final) {
         this.#logger.error({ reason: final.message, hint: final.hint }, 'a capture has failed');
         this.#become('failed', final.message, final.hint);
@@ -206,8 +206,7 @@ export class Capture {
     try {
       this.#tables = await source.tables(definition);
       if (definition.snapshot === 'only' && (await this.#isRead())) return new SnapshotDone();
-      await source.ensurePublication(definition, this.#tables);
-      const { captureId, from } = await this.#ensureSlot(source);
+      const { captureId, from } = await this.#begin(source);
       this.#confirmed = from;
       emptySpoolDirectory(directory);
       mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -274,8 +273,8 @@ export class Capture {
       this.#become('streaming');
       this.#logger.info({ slot: definition.slot, from: formatLsn(from), tables: this.#tables.length }, 'capturing');
       snapshots.start();
-      slotTimer = setInterval(() => void this.#watchSlot(source), slotCheckMs);
-      void this.#watchSlot(source);
+      slotTimer = setInterval(() => void this.#watch(source, fail), slotCheckMs);
+      void this.#watch(source, fail);
       const stopped = abortOf(this.#stopping.signal).then(() => new Error('stopping'));
       const error = await Promise.race([ended, stopped]);
       const { counters } = stream;
@@ -331,23 +330,28 @@ export class Capture {
     );
   }
 
-  /** Where changes have been lost and it was said beforehand what to do then, everything begins anew. */
-  async #ensureSlot(source: Source): Promise<{ captureId: number; from: Lsn }> {
+  /** Where to begin. Where changes have been lost, and it was said beforehand what to do then, everything begins anew. */
+  async #begin(source: Source): Promise<{ captureId: number; from: Lsn }> {
     const { name, slot, snapshot } = this.#definition;
+    const begin = async () => {
+      const { captureId, confirmed } = await this.#register();
+      await source.ensurePublication(this.#definition, this.#tables, confirmed);
+      return { captureId, from: await this.#ensureSlot(source, captureId, confirmed) };
+    };
     try {
-      return await this.#findSlot(source);
+      return await begin();
     } catch (error) {
       if (!(error instanceof GapError) || snapshot !== 'when_needed') throw error;
       this.#logger.warn({ reason: error.message, slot }, 'changes have been lost: the tables are read again');
       await source.dropSlot(slot);
       await this.#lane.transaction(client => client.query('DELETE FROM kafka.captures WHERE name = $1', [name]));
-      return this.#findSlot(source);
+      return begin();
     }
   }
 
-  /** The slot, made if this capture has never had one; and where to begin. */
-  async #findSlot(source: Source): Promise<{ captureId: number; from: Lsn }> {
-    const { name, slot: slotName, failover } = this.#definition;
+  /** Its row in kafka.captures: how far everything is in the log; 0 where it has never begun. */
+  async #register(): Promise<{ captureId: number; confirmed: Lsn }> {
+    const { name, slot: slotName } = this.#definition;
     const { rows } = await this.#lane.transaction(client =>
       client.query<{ id: number; confirmed: string }>(
         `INSERT INTO kafka.captures AS c (name, slot_name) VALUES ($1, $2)
@@ -356,8 +360,12 @@ export class Capture {
         [name, slotName],
       ),
     );
-    const captureId = rows[0]!.id;
-    const confirmed = parseLsn(rows[0]!.confirmed);
+    return { captureId: rows[0]!.id, confirmed: parseLsn(rows[0]!.confirmed) };
+  }
+
+  /** The slot, made if this capture has never had one. Returns where to begin. */
+  async #ensureSlot(source: Source, captureId: number, confirmed: Lsn): Promise<Lsn> {
+    const { name, slot: slotName, failover } = this.#definition;
     const slot = await source.slot(slotName);
     if (slot === undefined) {
       if (confirmed !== noLsn) {
@@ -369,17 +377,18 @@ export class Capture {
       const from = await source.createSlot(slotName, failover);
       this.#logger.info({ slot: slotName, from: formatLsn(from) }, 'made a replication slot');
       await this.#saveProgress(captureId, from);
-      return { captureId, from };
+      return from;
     }
     checkSlot(name, slotName, slot, confirmed, source.database);
     // A slot may fall back in a crash of its server: from what we know, not from what it says.
-    if (confirmed !== noLsn) return { captureId, from: confirmed };
+    if (confirmed !== noLsn) return confirmed;
     await this.#saveProgress(captureId, slot.confirmed);
-    return { captureId, from: slot.confirmed };
+    return slot.confirmed;
   }
 
-  async #watchSlot(source: Source): Promise<void> {
+  async #watch(source: Source, fail: (error: Error) => void): Promise<void> {
     try {
+      if (!(await source.isPublished(this.#definition))) fail(publicationGone(this.#definition, this.#confirmed));
       const slot = await source.slot(this.#definition.slot);
       this.#slot = slot;
       if (slot?.safeBytes != null && slot.safeBytes < worryBytes) {
@@ -392,6 +401,16 @@ export class Capture {
       // The stream itself tells of a source that is lost.
     }
   }
+}
+
+/** What ended a stream and will not get better by itself. */
+function lasting(error: Error, definition: CaptureDefinition): CaptureError | undefined {
+  // The next attempt begins anew.
+  if (error instanceof GapError && definition.snapshot === 'when_needed') return undefined;
+  if (error instanceof CaptureError) return error;
+  // Of a slot that is gone, the next look at it says more.
+  if (codeOf(error) !== '42704' || !error.message.includes(definition.publication)) return undefined;
+  return publicationGone(definition);
 }
 
 function abortOf(signal: AbortSignal): Promise<void> {

@@ -2,13 +2,14 @@
 // deletes; a change of the key as a delete and a create that name each other.
 import type { Lsn } from '../postgres/lsn.ts';
 import type { Message, Relation, Tuple } from '../postgres/pgoutput.ts';
+import { TopicError } from '../storage/topics.ts';
 import type { Blob } from './batch-builder.ts';
 import { type CaptureDefinition, isCaptured, isOutbox, topicOf } from './definition.ts';
 import { type ChangeImages, Envelope, type Operation, type SnapshotMark } from './envelope.ts';
 import { JsonBuffer } from './json-buffer.ts';
 import { type OutboxEvent, OutboxRouter } from './outbox.ts';
 import { type Outlet, RecordTooLarge, type Target } from './outlet.ts';
-import type { Source } from './source.ts';
+import { CaptureError, type Source } from './source.ts';
 import type { ChangeHandler, Transaction } from './stream.ts';
 import { Table } from './table.ts';
 
@@ -95,11 +96,15 @@ export class ChangeWriter implements ChangeHandler {
         }),
       ),
     });
-    const target = await outlet.target(
-      topicOf(definition, schema, name),
-      definition.partitions ?? defaultPartitions,
-      definition.topicConfig,
-    );
+    const topic = topicOf(definition, schema, name);
+    const partitions = definition.partitions ?? defaultPartitions;
+    const target = await outlet.target(topic, partitions, definition.topicConfig).catch((error: unknown) => {
+      if (!(error instanceof TopicError)) throw error;
+      throw new CaptureError(
+        `table ${schema}.${name} cannot go to topic ${topic}: ${error.message}`,
+        'give another name pattern with topic, or leave the table out with exclude; then resume the capture',
+      );
+    });
     return { table, target };
   }
 
@@ -349,7 +354,14 @@ export class ChangeWriter implements ChangeHandler {
     const target = outlet.known(event.topic);
     if (target === undefined) {
       const made = outlet.target(event.topic, definition.partitions ?? defaultPartitions, definition.topicConfig);
-      return made.then(() => this.#outbox(event, transaction, ordinal));
+      return made.then(
+        () => this.#outbox(event, transaction, ordinal),
+        (error: unknown) => {
+          if (!(error instanceof TopicError)) throw error;
+          const key: Blob = { bytes: event.key, start: 0, end: event.key?.length ?? 0 };
+          return this.#deadLetter(event.topic, transaction, ordinal, key, error);
+        },
+      );
     }
     const headers = transaction.headers.with(ordinal, event.headers);
     const blob = (bytes: Buffer | null): Blob => ({ bytes, start: 0, end: bytes?.length ?? 0 });
@@ -377,13 +389,7 @@ export class ChangeWriter implements ChangeHandler {
     return undefined;
   }
 
-  async #deadLetter(
-    topic: string,
-    transaction: Transaction,
-    ordinal: number,
-    key: Blob,
-    error: RecordTooLarge,
-  ): Promise<void> {
+  async #deadLetter(topic: string, transaction: Transaction, ordinal: number, key: Blob, error: Error): Promise<void> {
     const { definition, outlet, onDeadLetter } = this.#options;
     onDeadLetter(topic, error.message);
     const target = await outlet.target(`${definition.prefix}.dead-letter`, 1);

@@ -30,7 +30,9 @@ export interface TableName {
 
 const chunkRows = 10_000;
 const chunkBytes = 4 * 1024 * 1024;
-const firstFetchRows = 200;
+/** Rows may be large: it begins with few, and asks for more as it sees that they are not. */
+const firstFetchRows = 4;
+const fetchGrowth = 8;
 const fetchBytes = 1024 * 1024;
 
 interface Described {
@@ -108,7 +110,7 @@ export class SnapshotReader {
         }
         bytes += fetchedBytes;
         const fits = Math.floor((fetchBytes * fetched.rows.length) / Math.max(fetchedBytes, 1));
-        count = Math.max(1, Math.min(fits, chunkRows - rows.length));
+        count = Math.max(1, Math.min(fits, count * fetchGrowth, chunkRows - rows.length));
       }
       const { relation, keyColumns, visibility, estimatedRows } = reading;
       this.#whole = keyColumns.length === 0 && !exhausted ? reading : undefined;

@@ -1,7 +1,7 @@
 // The database that is captured, as a client sees it: whether it can be captured, its tables and types, the publication
 // and the slot. What is wrong is told with the SQL that mends it; what would lose changes ends the capture.
 import pg from 'pg';
-import { type Lsn, parseLsn } from '../postgres/lsn.ts';
+import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import { quoteIdentifier } from '../postgres/replication.ts';
 import { settleSession } from '../postgres/session-settings.ts';
 import { type CaptureDefinition, isCaptured } from './definition.ts';
@@ -141,8 +141,15 @@ export class Source {
       }));
   }
 
-  /** Makes the publication, or brings it in line with the definition. Before the slot: a slot remembers what was. */
-  async ensurePublication(definition: CaptureDefinition, tables: readonly SourceTable[]): Promise<void> {
+  /**
+   * Makes the publication, or brings it in line with the definition. Before the slot: a slot remembers what was. That of a
+   * capture which has begun (`confirmed`) is not made again: what was changed without it does not come.
+   */
+  async ensurePublication(
+    definition: CaptureDefinition,
+    tables: readonly SourceTable[],
+    confirmed: Lsn,
+  ): Promise<void> {
     const { publication, operations } = definition;
     const publish = operations.map(operation => (operation === 'create' ? 'insert' : operation)).join(', ');
     const changesRows = operations.includes('update') || operations.includes('delete');
@@ -168,6 +175,7 @@ export class Source {
         );
       }
       if (rows.length === 0) {
+        if (confirmed !== noLsn) throw publicationGone(definition, confirmed);
         await this.client.query(
           `CREATE PUBLICATION ${name}${list === '' ? '' : ` FOR TABLE ${list}`} WITH (${withOptions})`,
         );
@@ -191,6 +199,11 @@ export class Source {
         `run as their owner: CREATE PUBLICATION ${name} FOR TABLE ${list} WITH (${withOptions})`,
       );
     }
+  }
+
+  async isPublished({ publication }: CaptureDefinition): Promise<boolean> {
+    const { rowCount } = await this.client.query('SELECT FROM pg_publication WHERE pubname = $1', [publication]);
+    return rowCount === 1;
   }
 
   async slot(name: string): Promise<SlotState | undefined> {
@@ -297,6 +310,14 @@ export class Source {
     ]);
     return rows[0]!.key ?? [];
   }
+}
+
+/** Up to 17 PostgreSQL refuses to decode without it; from 18 on it leaves out the changes, and says so in its own log only. */
+export function publicationGone({ name, slot, publication }: CaptureDefinition, since?: Lsn): GapError {
+  return new GapError(
+    `publication ${publication} is gone, and with it changes${since === undefined ? '' : ` since ${formatLsn(since)}`}`,
+    `accept the gap with: SELECT pg_drop_replication_slot('${slot}'); DELETE FROM kafka.captures WHERE name = '${name}'; the capture then begins anew`,
+  );
 }
 
 const keyOf = (table: string): string => `(SELECT array_agg(a.attname::text ORDER BY k.place)

@@ -13,7 +13,7 @@ import { ReplicationConnection } from '../postgres/replication.ts';
 import { ChangeHeaders } from './change-headers.ts';
 import type { TransactionInfo } from './envelope.ts';
 import type { Outlet } from './outlet.ts';
-import { CaptureError, type Source, setPrinting } from './source.ts';
+import { type Source, setPrinting } from './source.ts';
 import { Spool } from './spool.ts';
 
 /** What becomes of decoded changes; called in commit order. A promise holds up everything after it. */
@@ -322,18 +322,6 @@ export class ChangeStream {
     this.#savedAt = Date.now();
     this.#connection?.confirm(lsn);
   }
-}
-
-/** What ended a stream that will not get better by itself. */
-export function lasting(error: Error): CaptureError | undefined {
-  if (error instanceof CaptureError) return error;
-  const code = (error as { code?: string }).code;
-  if (code === '42704')
-    return new CaptureError(
-      error.message,
-      'make the slot or publication again, or accept the gap: see docs/capture.md',
-    );
-  return undefined;
 }
 
 export function emptySpoolDirectory(directory: string): void {

@@ -30,14 +30,17 @@ export function tunedSettings({ memoryBytes, freeDiskBytes }: Machine): Record<s
     max_connections: '100',
     password_encryption: 'scram-sha-256',
 
-    // An eighth: the log is read back from the operating system's cache as well, and people work on this machine.
-    shared_buffers: megabytes(between(32 * MiB, memoryBytes / 8, GiB)),
+    // Little: the log is written once, and read from the tail cache or the operating system's; people work on this machine.
+    shared_buffers: megabytes(between(32 * MiB, memoryBytes / 32, 160 * MiB)),
     effective_cache_size: megabytes(memoryBytes / 2),
     maintenance_work_mem: megabytes(between(32 * MiB, memoryBytes / 32, 512 * MiB)),
     work_mem: megabytes(between(4 * MiB, memoryBytes / 512, 32 * MiB)),
 
     // Few and slow checkpoints: each one makes the next change of every page write the page whole.
     wal_level: 'logical',
+    // A slot and a walsender for each capture.
+    max_replication_slots: '32',
+    max_wal_senders: '32',
     wal_buffers: '16MB',
     wal_compression: 'off',
     max_wal_size: megabytes(maxWal),

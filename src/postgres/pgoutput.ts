@@ -340,7 +340,7 @@ export class PgOutputDecoder {
     const { kinds, starts, ends } = tuple;
     let at = this.#at;
     for (let i = 0; i < count; i++) {
-      if (at >= this.#end) this.#need(1);
+      if (at >= this.#end) throw new PgOutputError('a row cut short');
       const kind = bytes[at++]!;
       kinds[i] = kind;
       if (kind === valueKind.text || kind === valueKind.binary) {

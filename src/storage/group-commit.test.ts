@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { after, before, test } from 'node:test';
+import { after, before, type TestContext, test } from 'node:test';
 import { createDatabase, type TestDatabase } from '../../test/database.ts';
-import { batchOf, eventually, openLog } from '../../test/open-log.ts';
+import { batchOf, eventually, type OpenLog, openLog } from '../../test/open-log.ts';
 import type { Pool } from '../postgres/pool.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import { buildBatch } from '../protocol/records.ts';
+import type { LogOptions } from './log.ts';
 
 let database: TestDatabase;
 
@@ -78,12 +79,22 @@ class Wire {
   }
 }
 
-test('a group whose answer was lost has committed although a topic of it has been deleted since', async t => {
-  const url = new URL(database.url);
+/** A log whose own connections pass through a wire; its pool's do not. Stopped when the test ends. */
+async function openWired(
+  t: TestContext,
+  options: Partial<LogOptions> = {},
+  of: TestDatabase = database,
+): Promise<OpenLog & { readonly wire: Wire }> {
+  const url = new URL(of.url);
   const wire = new Wire(url);
   url.port = String(await wire.listen());
-  const { log, topics, createTopic, append, partition } = await openLog(database, { databaseUrl: url.href });
-  t.after(() => log.stop().finally(() => wire.close()));
+  const opened = await openLog(of, { databaseUrl: url.href, ...options });
+  t.after(() => opened.log.stop().finally(() => wire.close()));
+  return { ...opened, wire };
+}
+
+test('a group whose answer was lost has committed although a topic of it has been deleted since', async t => {
+  const { wire, log, topics, createTopic, append, partition } = await openWired(t);
   const [deleted, kept] = [await createTopic('deleted'), await createTopic('kept')];
   await Promise.all([append(deleted), append(kept)]);
   wire.hold();
@@ -103,9 +114,6 @@ test('a group whose answer was lost has committed although a topic of it has bee
 });
 
 test('no group is formed between two terms', async t => {
-  const url = new URL(database.url);
-  const wire = new Wire(url);
-  url.port = String(await wire.listen());
   let onEnds = (): void => {};
   const query = async (...of: unknown[]): Promise<unknown> => {
     const result = await (database.pool.query as (...of: unknown[]) => Promise<unknown>).apply(database.pool, of);
@@ -113,8 +121,7 @@ test('no group is formed between two terms', async t => {
     return result;
   };
   const pool: Pool = Object.create(database.pool, { query: { value: query } });
-  const { log, createTopic, append } = await openLog(database, { pool, databaseUrl: url.href });
-  t.after(() => log.stop().finally(() => wire.close()));
+  const { wire, createTopic, append } = await openWired(t, { pool });
   const topic = await createTopic('between-terms', 2);
   await append(topic); // so that there is a segment
   const blocker = await database.pool.connect();
@@ -149,11 +156,7 @@ test('no group is formed between two terms', async t => {
 });
 
 test('a term that cannot begin leaves no connections behind', async t => {
-  const url = new URL(database.url);
-  const wire = new Wire(url);
-  url.port = String(await wire.listen());
-  const { log, createTopic, append } = await openLog(database, { databaseUrl: url.href, writers: 2 });
-  t.after(() => log.stop().finally(() => wire.close()));
+  const { wire, log, createTopic, append } = await openWired(t, { writers: 2 });
   // Every try gets the leader's connection and one writer's.
   wire.connections = 0;
   wire.refuse = before => before % 3 === 2;
@@ -170,11 +173,7 @@ test('a term that cannot begin leaves no connections behind', async t => {
 });
 
 test('what has timed out is let go while there is no lead, and is not in the log afterwards', async t => {
-  const url = new URL(database.url);
-  const wire = new Wire(url);
-  url.port = String(await wire.listen());
-  const { log, createTopic, append, partition } = await openLog(database, { databaseUrl: url.href });
-  t.after(() => log.stop().finally(() => wire.close()));
+  const { wire, log, createTopic, append, partition } = await openWired(t);
   const topic = await createTopic('timed-out');
   await append(topic);
   wire.refuse = () => true;
@@ -191,11 +190,7 @@ test('what has timed out is let go while there is no lead, and is not in the log
 });
 
 test('what times out while its partition is being opened is let go when the lead is lost then', async t => {
-  const url = new URL(database.url);
-  const wire = new Wire(url);
-  url.port = String(await wire.listen());
-  const { log, createTopic, append, partition } = await openLog(database, { databaseUrl: url.href });
-  t.after(() => log.stop().finally(() => wire.close()));
+  const { wire, log, createTopic, append, partition } = await openWired(t);
   const topic = await createTopic('opened-too-late', 2);
   await append(topic);
   const blocker = await database.pool.connect();
@@ -243,18 +238,9 @@ test('a topic that is deleted by another session fails its own appends only, and
 });
 
 test('what was created and written after the start survives the start of another term that needs several tries', async t => {
-  const url = new URL(database.url);
-  const wire = new Wire(url);
-  url.port = String(await wire.listen());
   const other = await createDatabase();
-  const direct = new URL(other.url);
-  direct.port = url.port;
-  const { log, createTopic, append, partition } = await openLog(other, { databaseUrl: direct.href });
-  t.after(async () => {
-    await log.stop();
-    wire.close();
-    await other.drop();
-  });
+  const { wire, log, createTopic, append, partition } = await openWired(t, {}, other);
+  t.after(() => other.drop());
   const topic = await createTopic('the-first-topic');
   wire.connections = 0;
   wire.refuse = before => before < 3;

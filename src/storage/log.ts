@@ -1,5 +1,5 @@
 // The log: partitions of record batches in Postgres, led by this broker. Appends go through group commit
-// (group-commit.ts), reads through the tail cache or the segments (reader.ts). Acknowledged and visible means
+// (group-commit.ts), reads through the tail cache or behind it (stored-log.ts). Acknowledged and visible means
 // committed. What happens when Postgres or the lead is lost is here too: #beginTerm.
 import type { ClientBase } from 'pg';
 import type { Logger } from 'pino';
@@ -13,9 +13,9 @@ import { type Append, type AppendChain, type AppendResult, type CarriedRow, snap
 import { Writer, type WriterContext } from './group-commit.ts';
 import { beginTerm, type Term } from './leadership.ts';
 import { PartitionLog } from './partition-log.ts';
-import { Reader, type StoredRow, type StoredRows } from './reader.ts';
 import { type SegmentRules, Segments } from './segments.ts';
-import { cutRun, endsWith, sliceRun, TailCache } from './tail-cache.ts';
+import { type ReadResult, StoredLog } from './stored-log.ts';
+import { cutRun, TailCache } from './tail-cache.ts';
 import type { Topic, Topics } from './topics.ts';
 
 export interface LogOptions {
@@ -45,15 +45,6 @@ export interface LogCounters {
   storedReads: number;
 }
 
-export interface ReadResult {
-  readonly error: number;
-  /** Each one or more whole batches, as they are stored. */
-  readonly chunks: readonly Buffer[];
-  readonly bytes: number;
-  /** Says that the bytes have been sent: their memory is used again. Not calling it only costs that. */
-  release(): void;
-}
-
 const empty = (error: number): ReadResult => ({ error, chunks: [], bytes: 0, release: () => {} });
 
 /** Looks for an offset that ought to be there, before it is an error. */
@@ -67,9 +58,9 @@ export class Log {
   readonly #partitions = new Map<number, (PartitionLog | undefined)[]>();
   readonly #writer: Writer;
   #writerSessions: readonly Session[] = [];
-  readonly #reader: Reader;
   readonly segments: Segments;
   readonly tailCache: TailCache;
+  readonly stored: StoredLog;
   readonly counters: LogCounters = { batches: 0, bytes: 0, commits: 0, tailReads: 0, storedReads: 0 };
   #term: Term | undefined;
   #nextGlobalOffset = 0n;
@@ -84,7 +75,7 @@ export class Log {
     this.#options = options;
     this.segments = new Segments(options.pool, options.segmentRules, client => this.#fence(client));
     this.tailCache = new TailCache(options.tailCacheBytes, options.memory);
-    this.#reader = new Reader(options.databaseUrl, options.readers, options.memory);
+    this.stored = new StoredLog({ ...options, segments: this.segments });
     const context: WriterContext = {
       segments: this.segments,
       tailCache: this.tailCache,
@@ -148,7 +139,7 @@ export class Log {
     await this.#writer.drained();
     if (this.leading) await this.#saveState();
     await Promise.all(this.#writerSessions.map(session => session.end()));
-    await this.#reader.end();
+    await this.stored.end();
     await this.#term?.connection.end().catch(() => {});
     this.#term = undefined;
   }
@@ -235,133 +226,16 @@ export class Log {
         return { error: ErrorCode.NONE, ...read };
       }
       this.counters.storedReads++;
-      const result = await this.#readStored(partition, offset, maxBytes, atLeastOne);
+      const result = await this.stored.read(partition, offset, maxBytes, atLeastOne);
       if (result) return result;
       // Nothing found below the high watermark: the topic was deleted, retention moved the log's start, or a segment was
       // sealed between two looks. Then the next look finds it.
-      if (!partition.deleted && offset >= partition.logStartOffset) await this.#rereadStart(partition);
+      if (!partition.deleted && offset >= partition.logStartOffset) await this.stored.rereadStart(partition);
       if (partition.deleted) return empty(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
     }
     throw new Error(
       `offset ${offset} lies below the high watermark ${partition.highWatermark}, but no segment holds it`,
     );
-  }
-
-  /** The start may have moved further than is known here: when the answer to the COMMIT that moved it was lost. */
-  async #rereadStart(partition: PartitionLog): Promise<void> {
-    const { rows } = await this.#options.pool.query<{ start: bigint }>(
-      'SELECT log_start_offset AS start FROM kafka.partitions WHERE topic_id = $1 AND partition_id = $2',
-      [partition.topicId, partition.partition],
-    );
-    if (rows[0]) this.moveStart(partition, rows[0].start);
-  }
-
-  async #readStored(
-    partition: PartitionLog,
-    offset: bigint,
-    maxBytes: number,
-    atLeastOne: boolean,
-  ): Promise<ReadResult | undefined> {
-    const stored = await this.#storedRows(partition, offset, Math.max(maxBytes, 1));
-    if (!stored) return undefined;
-    const chunks: Buffer[] = [];
-    let bytes = 0;
-    for (const row of stored.rows) {
-      if (row.baseOffset >= partition.highWatermark) break;
-      const chunk = sliceRun(row.records, bytes === 0 ? offset : 0n, maxBytes - bytes, atLeastOne && bytes === 0);
-      if (chunk.length === 0) break;
-      chunks.push(chunk);
-      bytes += chunk.length;
-      if (!endsWith(row.records, chunk)) break;
-    }
-    return { error: ErrorCode.NONE, chunks, bytes, release: stored.release };
-  }
-
-  async #storedRows(partition: PartitionLog, offset: bigint, maxBytes: number): Promise<StoredRows | undefined> {
-    for (const segmentId of await this.#segmentsFrom(partition, offset)) {
-      const stored = await this.#reader.rows(
-        segmentId,
-        partition.partition,
-        offset,
-        maxBytes,
-        partition.likelyRowBytes,
-      );
-      const { rows } = stored;
-      if (rows.length === 0) {
-        if (partition.located?.segmentId === segmentId) partition.located = undefined; // it has been dropped
-        continue;
-      }
-      partition.likelyRowBytes = rows.reduce((sum, row) => sum + row.records.length, 0) / rows.length;
-      return stored;
-    }
-    return undefined;
-  }
-
-  /** The segments that may hold `offset` or what follows it, in order. */
-  async #segmentsFrom(partition: PartitionLog, offset: bigint): Promise<number[]> {
-    const { located } = partition;
-    if (located && offset >= located.base && offset < located.next) return [located.segmentId];
-    const unsealed = this.#unsealedIds(partition);
-    const sealed = await this.segments.locate(partition.topicId, partition.partition, offset);
-    if (sealed) {
-      partition.located = sealed;
-      return [sealed.segmentId];
-    }
-    return unsealed;
-  }
-
-  /** To be asked for before the sealed ones are: a segment sealed in between is then in both lists, never in neither. */
-  #unsealedIds(partition: PartitionLog): number[] {
-    return this.segments.unsealed(partition.topicId).map(segment => segment.id);
-  }
-
-  /** The first row at or after `from` with a batch of `timestamp` or later; it may lie before offset order's own. */
-  async firstRowSince(
-    partition: PartitionLog,
-    timestamp: bigint,
-    from: bigint = partition.logStartOffset,
-  ): Promise<StoredRow | undefined> {
-    for (const segmentId of await this.#segmentsSince(partition, timestamp)) {
-      const row = await this.#reader.firstSince(segmentId, partition.partition, from, timestamp);
-      if (row) return row.baseOffset < partition.highWatermark ? row : undefined;
-    }
-    return undefined;
-  }
-
-  /**
-   * The rows that may hold the record with the newest timestamp: in each segment that may have it the row that the log
-   * start cuts, whose own newest timestamp may be of a record before it, and the newest of the rows after.
-   */
-  async newestRows(partition: PartitionLog): Promise<StoredRow[]> {
-    const unsealed = this.#unsealedIds(partition);
-    const { logStartOffset, highWatermark } = partition;
-    // Of the sealed segments the newest that lies wholly past the log start, and the one that the log start cuts.
-    const { rows } = await this.#options.pool.query<{ segment_id: number }>(
-      `WITH found AS (
-         SELECT s.segment_id, p.base_offset, p.max_timestamp
-         FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
-         WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.next_offset > $3)
-       (SELECT segment_id FROM found WHERE base_offset < $3)
-       UNION ALL
-       (SELECT segment_id FROM found WHERE base_offset >= $3 ORDER BY max_timestamp DESC, segment_id LIMIT 1)`,
-      [partition.topicId, partition.partition, logStartOffset],
-    );
-    const found: StoredRow[] = [];
-    for (const segmentId of new Set([...rows.map(row => row.segment_id), ...unsealed])) {
-      found.push(...(await this.#reader.newest(segmentId, partition.partition, logStartOffset, highWatermark)));
-    }
-    return found.sort((one, other) => Number(one.baseOffset - other.baseOffset));
-  }
-
-  async #segmentsSince(partition: PartitionLog, timestamp: bigint): Promise<Iterable<number>> {
-    const unsealed = this.#unsealedIds(partition);
-    const { rows } = await this.#options.pool.query<{ segment_id: number }>(
-      `SELECT s.segment_id FROM kafka.segments s JOIN kafka.segment_partitions p USING (segment_id)
-       WHERE s.topic_id = $1 AND s.state = 'sealed' AND p.partition_id = $2 AND p.max_timestamp >= $3 AND p.next_offset > $4
-       ORDER BY s.segment_id`,
-      [partition.topicId, partition.partition, timestamp, partition.logStartOffset],
-    );
-    return new Set([...rows.map(row => row.segment_id), ...unsealed]);
   }
 
   /** DeleteRecords: what lies before `offset` is gone for readers now, and with its segment later. */
@@ -374,19 +248,12 @@ export class Log {
         [partition.topicId, partition.partition, offset],
       );
     });
-    this.moveStart(partition, offset);
+    partition.moveStart(offset);
   }
 
   /** Throws in a transaction that comes after this broker's term. */
   #fence(client: ClientBase): Promise<unknown> {
     return client.query('SELECT kafka.fence($1, $2)', [this.#options.brokerId, this.epoch]);
-  }
-
-  /** After the new start has committed. */
-  moveStart(partition: PartitionLog, offset: bigint): void {
-    if (offset <= partition.logStartOffset) return;
-    partition.logStartOffset = offset;
-    partition.wake();
   }
 
   /** An id that no producer has had (KIP-98). */
@@ -446,10 +313,10 @@ export class Log {
       if (snapshot.next_offset > offset) offset = snapshot.next_offset;
     }
     while (offset < partition.committedEnd) {
-      const stored = await this.#storedRows(partition, offset, 8 * 1024 * 1024);
+      const stored = await this.stored.rows(partition, offset, 8 * 1024 * 1024);
       if (!stored) {
         // Nothing more; or the segment has been dropped meanwhile, and the log begins after it.
-        await this.#rereadStart(partition);
+        await this.stored.rereadStart(partition);
         if (partition.logStartOffset <= offset) break;
         offset = partition.logStartOffset;
         continue;

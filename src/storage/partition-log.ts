@@ -23,6 +23,8 @@ export class PartitionLog {
   bytesSinceSnapshot = 0;
   /** The stretch of sealed log that was read last. */
   located: Located | undefined;
+  /** From this offset on nothing lay in sealed segments when so many had been sealed. */
+  unsealedFrom: { readonly offset: bigint; readonly sealings: number } | undefined;
   /** Mean length of the stored rows read last. */
   likelyRowBytes: number | undefined;
   /** Woken when the high watermark or the log start moves, or the partition goes. */
@@ -91,6 +93,13 @@ export class PartitionLog {
     this.producers.clear();
     this.#opened = false;
     this.#opening = undefined;
+  }
+
+  /** After the new start has committed. */
+  moveStart(offset: bigint): void {
+    if (offset <= this.logStartOffset) return;
+    this.logStartOffset = offset;
+    this.wake();
   }
 
   wake(): void {

@@ -146,7 +146,7 @@ export class Retention {
       );
       await client.query(`UPDATE kafka.segments SET state = 'dropping' WHERE segment_id = ANY($1)`, [gone]);
     });
-    for (const [id, start] of moved) log.moveStart(partitions.get(id)!, start);
+    for (const [id, start] of moved) partitions.get(id)!.moveStart(start);
   }
 
   /** By which retention.ms goes, ms: of records without timestamps when they were appended, as Kafka goes by the file's time. */

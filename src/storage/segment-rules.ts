@@ -21,8 +21,9 @@ export function segmentRules(defaults: ServerDefaults): SegmentRules {
 }
 
 /**
- * A topic's own part of the jitter, always the same. 500 topics that are written to all the time would otherwise make
- * their segments with one group each of the writers: 1.3 s in which nobody's batches commit (PostgreSQL 15, 2 cores).
+ * A topic's own part of the jitter, always the same. No group is formed while the segments that it needs are being made,
+ * one after the other: 500 topics that are written to all the time and began theirs at once would hold all appends up for
+ * 1.3 s (PostgreSQL 15, 2 cores).
  */
 function partOf(jitterMs: number, topicId: number): number {
   // Multiples of the golden ratio's fraction are spread evenly, however many they are.

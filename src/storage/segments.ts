@@ -40,6 +40,8 @@ export class Segments {
   readonly #unsealed = new Map<number, Segment[]>();
   readonly #rolled = new Set<number>();
   readonly #rolling = new Map<number, Promise<Segment | undefined>>();
+  /** Counts up with every segment that leaves `unsealed`. */
+  sealings = 0;
 
   /** `fence` throws, in the transaction it is called in, once this broker's term is over. */
   constructor(pool: Pool, rules: SegmentRules, fence: (client: ClientBase) => Promise<unknown>) {
@@ -148,6 +150,7 @@ export class Segments {
         const segment = segments[0]!;
         const there = await this.#seal(segment);
         segments.shift();
+        this.sealings++;
         this.#rolled.delete(segment.id);
         sealed++;
         // Never written again, so freezing it now spares an anti-wraparound vacuum later. After the lists are right: it

@@ -194,21 +194,14 @@ export const badInputs: Readonly<Record<string, Case>> = {
   'codec 5': produced(bend(batch => batch.writeInt16BE(5, 21))),
   'codec 7': produced(bend(batch => batch.writeInt16BE(7, 21))),
   'zstd before version 7': produced(() => inCodec('zstd', batchOf('one')), topic, 6),
-  'gzip that is none': produced(
-    bend(batch => batch.writeInt16BE(1, 21)),
-    small,
-  ),
-  'snappy that is none': produced(
-    bend(batch => batch.writeInt16BE(2, 21)),
-    small,
-  ),
-  'lz4 that is none': produced(
-    bend(batch => batch.writeInt16BE(3, 21)),
-    small,
-  ),
-  'zstd that is none': produced(
-    bend(batch => batch.writeInt16BE(4, 21)),
-    small,
+  ...Object.fromEntries(
+    (['gzip', 'snappy', 'lz4', 'zstd'] as const).map(codec => [
+      `${codec} that is none`,
+      produced(
+        bend(batch => batch.writeInt16BE(codecNumber(codec), 21)),
+        small,
+      ),
+    ]),
   ),
   'compressed records that do not fit their count': produced(async () => {
     const batch = await inCodec('gzip', batchOf('one', 'two'));

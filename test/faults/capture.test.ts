@@ -1,6 +1,6 @@
 // Capture on a real server: transactions as committed, each change once, over kill -9 at random moments.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -20,7 +20,7 @@ before(async () => {
   directory = mkdtempSync(join(tmpdir(), 'millrace-capture-'));
   writeFileSync(
     join(directory, 'millrace.yaml'),
-    `capture:\n  shop:\n    tables: [public.*]\n    format: plain\n    partitions: 3\n    slot: ${slot}\n`,
+    `capture:\n  shop:\n    tables: [public.*]\n    format: plain\n    snapshot: never\n    partitions: 3\n    slot: ${slot}\n`,
   );
   await database.pool.query('CREATE TABLE items (id int PRIMARY KEY, version int NOT NULL, note text)');
 });
@@ -31,8 +31,13 @@ after(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-async function start(): Promise<Millrace> {
-  const flags = [`--config=${directory}/millrace.yaml`, '--sql-produce=on', `--capture-spool-dir=${directory}/spool`];
+async function start(...more: string[]): Promise<Millrace> {
+  const flags = [
+    ...more,
+    `--config=${directory}/millrace.yaml`,
+    '--sql-produce=on',
+    `--capture-spool-dir=${directory}/spool`,
+  ];
   millrace = new Millrace([`--database-url=${database.url}`, ...flags]);
   return millrace.ready();
 }
@@ -151,4 +156,34 @@ test('a transaction in progress is put aside; what a savepoint rolled back is ab
     captures.find(({ name }) => name === 'shop')!.spooledBytes > 1_000_000,
     'it was streamed before its commit',
   );
+});
+
+/** In MB: what the process takes now, or has taken at most. */
+function resident(field: 'VmRSS' | 'VmHWM'): number {
+  const status = readFileSync(`/proc/${millrace!.pid}/status`, 'utf8');
+  return Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(status)![1]) / 1024;
+}
+
+test('a transaction of a million rows takes bounded memory, and is there whole', {
+  timeout: 240_000,
+  skip: existsSync('/proc/self/status') ? false : 'there is no /proc to read memory from',
+}, async t => {
+  await database.pool.query('CREATE TABLE million (id int PRIMARY KEY, note text)');
+  await millrace!.stop();
+  await start('--tail-cache-bytes=0');
+  await millrace!.logged('"capture":"shop"');
+  const before = resident('VmRSS');
+  await database.pool.query(`INSERT INTO million SELECT i, md5(i::text) FROM generate_series(1, 1000000) i`);
+  const reached = async () => {
+    const { rows } = await database.pool.query<{ records: bigint }>(
+      `SELECT coalesce(sum(next_offset), 0)::int8 AS records FROM kafka.log_ends(ARRAY(
+         SELECT topic_id FROM kafka.topics WHERE name = 'shop.public.million'))`,
+    );
+    return rows[0]!.records;
+  };
+  await until(async () => (await reached()) >= 1_000_000n, 'a million records');
+  const most = resident('VmHWM');
+  t.diagnostic(`${before.toFixed(0)} MB before, ${most.toFixed(0)} MB at most`);
+  assert.equal(await reached(), 1_000_000n);
+  assert.ok(most - before < 150, `it took ${(most - before).toFixed(0)} MB`);
 });

@@ -1,0 +1,149 @@
+// A log and captures into it in one process, for tests of captures: their source may be another database or server.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import { pino } from 'pino';
+import { Capture, type CaptureState, type CaptureStatus } from '../src/capture/capture.ts';
+import { readDefinition } from '../src/capture/definition.ts';
+import { settingsWith } from '../src/runtime/config.ts';
+import { serverDefaults } from '../src/storage/server-defaults.ts';
+import { effectiveConfig } from '../src/storage/topic-config.ts';
+import { createDatabase, type TestDatabase } from './database.ts';
+import { openLog } from './open-log.ts';
+
+export interface CapturedRecord {
+  readonly partition: number;
+  readonly key: string | null;
+  readonly value: string | null;
+  readonly headers: Readonly<Record<string, string | null>>;
+}
+
+export interface RunningCapture {
+  /** What it has been in, oldest first. */
+  readonly states: CaptureState[];
+  status(): CaptureStatus;
+  /** Resolves in the state; rejects in `failed`, where that is not what is waited for. */
+  reached(state: CaptureState): Promise<CaptureStatus>;
+  /** Resolves when nobody reads its slot any more. */
+  stop(): Promise<void>;
+  /** Stops it, and drops its slot. */
+  finish(): Promise<void>;
+}
+
+export interface CaptureRig {
+  /** Holds the log. */
+  readonly database: TestDatabase;
+  /** Slots are the whole server's: names are given an end of their own. */
+  readonly suffix: string;
+  /** Without a snapshot, unless the definition asks for one. */
+  start(name: string, definition: Readonly<Record<string, unknown>>): RunningCapture;
+  /** Of a topic, by partition and offset. */
+  records(topic: string): Promise<CapturedRecord[]>;
+  /** Resolves with the records once `condition` holds for them. */
+  until(topic: string, condition: (records: CapturedRecord[]) => boolean): Promise<CapturedRecord[]>;
+  remove(): Promise<void>;
+}
+
+const deadlineMs = 60_000;
+
+export async function openRig(): Promise<CaptureRig> {
+  const database = await createDatabase();
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-capture-'));
+  const { log, topics } = await openLog(database, { writers: 2 });
+  const defaults = serverDefaults(settingsWith({}));
+  const suffix = Math.random().toString(36).slice(2, 10);
+  const running: Capture[] = [];
+
+  const records = async (topic: string): Promise<CapturedRecord[]> => {
+    const { rows } = await database.pool.query<CapturedRecord>(
+      `SELECT partition, convert_from(key, 'UTF8') AS key, convert_from(value, 'UTF8') AS value,
+              (SELECT coalesce(jsonb_object_agg(h.key, convert_from(h.value, 'UTF8')), '{}') FROM unnest(headers) h) AS headers
+       FROM kafka.messages WHERE topic = $1 ORDER BY partition, partition_offset`,
+      [topic],
+    );
+    return rows;
+  };
+  return {
+    database,
+    suffix,
+    records,
+    start(name, definition) {
+      const own = { slot: `${name}_${suffix}`, publication: `${name}_${suffix}`, snapshot: 'never' };
+      const read = readDefinition(name, { ...own, ...definition });
+      const states: CaptureState[] = [];
+      const waiting = new Set<() => void>();
+      const capture = new Capture(
+        {
+          databaseUrl: database.url,
+          pool: database.pool,
+          log,
+          topics,
+          settingsOf: topic => effectiveConfig(topic, defaults),
+          term: () => ({ brokerId: 1, epoch: log.epoch }),
+          defaultPartitions: 1,
+          spoolDirectory: directory,
+          logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
+        },
+        {
+          definition: read,
+          onState: state => {
+            states.push(state);
+            for (const wake of waiting) wake();
+            waiting.clear();
+          },
+        },
+      );
+      running.push(capture);
+      capture.start();
+      const onSource = async (query: string): Promise<void> => {
+        const client = new pg.Client({ connectionString: read.source ?? database.url });
+        await client.connect();
+        await client.query(query, [read.slot]);
+        await client.end();
+      };
+      return {
+        states,
+        status: () => capture.status(),
+        async reached(state) {
+          for (;;) {
+            const status = capture.status();
+            if (status.state === state) return status;
+            if (status.state === 'failed') throw new Error(`the capture failed: ${status.reason}; ${status.hint}`);
+            await new Promise<void>(resolve => waiting.add(resolve));
+          }
+        },
+        async stop() {
+          await capture.stop();
+          // Its walsender may not have noticed yet that nobody listens.
+          await onSource(
+            'SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = $1',
+          );
+        },
+        async finish() {
+          await this.stop();
+          await onSource('SELECT pg_drop_replication_slot($1)');
+        },
+      };
+    },
+    async until(topic, condition) {
+      for (const deadline = Date.now() + deadlineMs; ; ) {
+        const found = await records(topic);
+        if (condition(found)) return found;
+        if (Date.now() > deadline) {
+          const states = running.map(capture => JSON.stringify(capture.status(), replaceBigint));
+          throw new Error(`never so in ${topic}, which has ${found.length} records; ${states.join('\n')}`);
+        }
+        await new Promise(resolve => setTimeout(resolve, 20));
+      }
+    },
+    async remove() {
+      await Promise.all(running.map(capture => capture.stop()));
+      await log.stop();
+      await database.drop();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+const replaceBigint = (_key: string, value: unknown): unknown => (typeof value === 'bigint' ? String(value) : value);

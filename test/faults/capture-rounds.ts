@@ -1,0 +1,194 @@
+// pgbench's transactions while brokers, walsenders and writers are killed; then what was captured is held against the tables.
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import type { TestDatabase } from '../database.ts';
+import { Millrace } from '../millrace.ts';
+import { type Random, randomFrom } from './random.ts';
+
+export interface Rounds {
+  readonly database: TestDatabase;
+  readonly seed: number;
+  readonly rounds: number;
+  readonly clients: number;
+  readonly say?: (line: string) => void;
+}
+
+const accounts = 2000;
+/** By table, its key's columns; pgbench_history has none. */
+const tables = { pgbench_accounts: 'aid', pgbench_tellers: 'tid', pgbench_branches: 'bid', pgbench_history: undefined };
+const slot = `rounds_${Math.random().toString(36).slice(2, 10)}`;
+const capture = `capture:
+  bank:
+    tables: [public.pgbench_*]
+    format: plain
+    snapshot: never
+    partitions: 3
+    slot: ${slot}
+`;
+
+const setup = `
+  CREATE TABLE pgbench_branches (bid int PRIMARY KEY, bbalance int, filler char(88));
+  CREATE TABLE pgbench_tellers (tid int PRIMARY KEY, bid int, tbalance int, filler char(84));
+  CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84));
+  CREATE TABLE pgbench_history (tid int, bid int, aid int, delta int, mtime timestamp, filler char(22));
+  ALTER TABLE pgbench_history REPLICA IDENTITY FULL`;
+
+/** Returns how many changes there were. Throws when what was captured is not what was committed. */
+export async function captureRounds({ database, seed, rounds, clients, say = () => {} }: Rounds): Promise<number> {
+  const random = randomFrom(seed);
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-rounds-'));
+  const config = join(directory, 'millrace.yaml');
+  writeFileSync(config, capture);
+  let millrace: Millrace;
+  const start = async (): Promise<void> => {
+    millrace = new Millrace([
+      `--database-url=${database.url}`,
+      `--config=${config}`,
+      `--capture-spool-dir=${directory}/spool`,
+      '--log-level=warn',
+    ]);
+    await millrace.ready();
+  };
+  await database.pool.query(setup);
+  await start();
+  try {
+    await until(async () => (await slots(database)) === 1, 'the slot was never made');
+    let writing = true;
+    const working = Array.from({ length: clients }, (_, i) =>
+      work(database.url, randomFrom(seed + i + 1), () => writing),
+    );
+    for (let round = 0; round < rounds; round++) {
+      await new Promise(resolve => setTimeout(resolve, 50 + random.below(700))); // when to kill: nothing is waited for
+      const fault = random.pick(['kill', 'kill', 'walsender', 'writer', 'stop'] as const);
+      say(`round ${round}: ${fault}`);
+      if (fault === 'kill' || fault === 'stop') {
+        await millrace!.stop(fault === 'kill' ? 'SIGKILL' : 'SIGTERM');
+        await start();
+      } else {
+        await database.pool.query(
+          fault === 'walsender'
+            ? `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${slot}' AND active`
+            : `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'millrace writer'`,
+        );
+      }
+    }
+    writing = false;
+    await Promise.all(working);
+    return await check(database, () => millrace!.stderr);
+  } finally {
+    await millrace!.stop('SIGKILL');
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+const slots = async (database: TestDatabase): Promise<number> =>
+  (
+    await database.pool.query(
+      `SELECT FROM pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL`,
+      [slot],
+    )
+  ).rowCount!;
+
+async function until(condition: () => Promise<boolean>, what: string): Promise<void> {
+  for (const deadline = Date.now() + 120_000; !(await condition()); ) {
+    if (Date.now() > deadline) throw new Error(what);
+    await new Promise(resolve => setTimeout(resolve, 50));
+  }
+}
+
+/** pgbench's own transaction, and now and then an account that is closed, opened or given another number. */
+async function work(url: string, random: Random, goOn: () => boolean): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  while (goOn()) {
+    const [aid, tid, delta] = [random.below(accounts), random.below(10), random.below(10_000) - 5000];
+    try {
+      await client.query('BEGIN');
+      await client.query(
+        `INSERT INTO pgbench_accounts VALUES ($1, 1, $2, '') ON CONFLICT (aid) DO UPDATE SET abalance = pgbench_accounts.abalance + $2`,
+        [aid, delta],
+      );
+      await client.query(
+        `INSERT INTO pgbench_tellers VALUES ($1, 1, $2, NULL) ON CONFLICT (tid) DO UPDATE SET tbalance = pgbench_tellers.tbalance + $2`,
+        [tid, delta],
+      );
+      await client.query(
+        `INSERT INTO pgbench_branches VALUES (1, $1, NULL) ON CONFLICT (bid) DO UPDATE SET bbalance = pgbench_branches.bbalance + $1`,
+        [delta],
+      );
+      await client.query('INSERT INTO pgbench_history VALUES ($1, 1, $2, $3, now())', [tid, aid, delta]);
+      if (random.below(20) === 0)
+        await client.query('DELETE FROM pgbench_accounts WHERE aid = $1', [random.below(accounts)]);
+      if (random.below(30) === 0) {
+        await client.query('UPDATE pgbench_accounts SET aid = $2 WHERE aid = $1', [aid, accounts + random.below(1e9)]);
+      }
+      if (random.below(200) === 0) {
+        await client.query(`UPDATE pgbench_accounts SET filler = 'many' WHERE aid % 2 = 0`);
+      }
+      await client.query(random.below(15) === 0 ? 'ROLLBACK' : 'COMMIT');
+    } catch (error) {
+      // A deadlock, or two that gave accounts the same number.
+      if (!/^(40P01|23505)$/.test((error as { code?: string }).code ?? '')) throw error;
+      await client.query('ROLLBACK');
+    }
+  }
+  await client.end();
+}
+
+interface Stored {
+  readonly partition: number;
+  readonly commit: bigint;
+  readonly ordinal: bigint;
+  readonly value: string | null;
+}
+
+async function check({ pool }: TestDatabase, log: () => string): Promise<number> {
+  // Everything before this is in the log once the capture has confirmed it.
+  const { rows: marks } = await pool.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
+  await pool.query('INSERT INTO pgbench_branches VALUES (2, 0, NULL)');
+  const reached = async () =>
+    (await pool.query(`SELECT FROM kafka.captures WHERE name = 'bank' AND confirmed_lsn > $1::pg_lsn`, [marks[0]!.lsn]))
+      .rowCount === 1;
+  await until(reached, `the capture never caught up: ${log()}`);
+  let changes = 0;
+  for (const [table, key] of Object.entries(tables)) {
+    const { rows } = await pool.query<Stored>(
+      `SELECT partition, convert_from(value, 'UTF8') AS value,
+              (SELECT convert_from(h.value, 'UTF8')::pg_lsn - '0/0' FROM unnest(headers) h WHERE h.key = 'commit_lsn')::int8 AS commit,
+              (SELECT convert_from(h.value, 'UTF8')::int8 FROM unnest(headers) h WHERE h.key = 'ordinal') AS ordinal
+       FROM kafka.messages WHERE topic = $1 ORDER BY partition, partition_offset`,
+      [`bank.public.${table}`],
+    );
+    const folded = new Map<string, object>();
+    const seen = new Set<string>();
+    const last = new Map<number, Stored>();
+    for (const row of rows) {
+      const before = last.get(row.partition);
+      last.set(row.partition, row);
+      const inOrder =
+        !before || row.commit > before.commit || (row.commit === before.commit && row.ordinal >= before.ordinal);
+      assert.ok(inOrder, `${table}: ${row.commit}.${row.ordinal} is behind ${before?.commit}.${before?.ordinal}`);
+      if (row.value === null) continue;
+      const { op, data } = JSON.parse(row.value) as { op: string; data: Record<string, unknown> };
+      const identity = `${row.commit}.${row.ordinal} ${op}`;
+      assert.ok(!seen.has(identity), `${table}: ${identity} is there twice`);
+      seen.add(identity);
+      const name = key === undefined ? identity : String(data[key]);
+      if (op === 'd') folded.delete(name);
+      else folded.set(name, data);
+    }
+    const { rows: source } = await pool.query<{ row: object }>(`SELECT to_jsonb(t) AS row FROM public.${table} t`);
+    const texts = (all: readonly object[]) => all.map(row => JSON.stringify(Object.entries(row).toSorted())).toSorted();
+    assert.deepEqual(
+      texts([...folded.values()]),
+      texts(source.map(({ row }) => row)),
+      `${table} is not what was captured`,
+    );
+    changes += seen.size;
+  }
+  return changes;
+}

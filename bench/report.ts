@@ -110,7 +110,10 @@ ${settingsTables(meta.settings)}
 }
 
 function targetsTable(results: readonly Result[]): string {
-  const lines = judge(results).map(({ target, ...judged }) =>
+  const inThisRun = new Set(results.map(({ scenario }) => scenario));
+  const judgements = judge(results).filter(({ target }) => inThisRun.has(target.scenario));
+  if (judgements.length === 0) return 'None of the targets is about a scenario of this run.';
+  const lines = judgements.map(({ target, ...judged }) =>
     row([
       target.what,
       target.scenario,

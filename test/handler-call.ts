@@ -3,6 +3,7 @@
 import { pino } from 'pino';
 import { Allowance } from '../src/broker/allowance.ts';
 import type { BrokerContext } from '../src/broker/context.ts';
+import { Ending } from '../src/broker/ending.ts';
 import type { Handler } from '../src/broker/handler.ts';
 import { readRequest, readResponse, writeRequest, writeResponse } from '../src/protocol/compile.ts';
 import type { Api, ReceivedResponse, RequestToSend } from '../src/protocol/schema.ts';
@@ -26,7 +27,7 @@ export async function call<A extends Api>(
     apiVersion: version,
     clientId: 'test',
     clientHost: '127.0.0.1',
-    signal: new AbortController().signal,
+    ending: new Ending(),
     readyForNext() {},
     closeConnection() {},
     hold() {},

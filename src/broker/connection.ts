@@ -11,6 +11,7 @@ import type { BufferPool } from '../runtime/buffer-pool.ts';
 import { takeOver } from '../runtime/direct-socket.ts';
 import type { Budget, Paused } from './budget.ts';
 import { type Dispatcher, RefusedRequest } from './dispatch.ts';
+import { Ending } from './ending.ts';
 
 export interface ConnectionOptions {
   readonly dispatcher: Dispatcher;
@@ -52,7 +53,7 @@ export class Connection implements Paused {
   readonly #socket: Socket;
   readonly #options: ConnectionOptions;
   readonly #frames: FrameReader;
-  readonly #abort = new AbortController();
+  readonly #ending = new Ending();
   readonly #clientHost: string;
   #held = 0;
   #queue: Buffer[] = [];
@@ -68,6 +69,7 @@ export class Connection implements Paused {
   #turnBegan = 0;
   #yielding = false;
   #draining = false;
+  #gathering = false;
   #reason: string | undefined;
   #frameTimer: NodeJS.Timeout | undefined;
 
@@ -110,7 +112,7 @@ export class Connection implements Paused {
   drain(): void {
     this.#draining = true;
     this.#socket.resume(); // what comes is thrown away, but for the end: a paused socket would not notice it
-    this.#abort.abort(); // long polls end now, with what they have
+    this.#ending.begin(); // long polls end now, with what they have
     if (this.#answers.length === 0) this.#socket.end();
   }
 
@@ -278,7 +280,7 @@ export class Connection implements Paused {
     try {
       const served = await dispatcher.serve(frame, {
         clientHost: this.#clientHost,
-        signal: this.#abort.signal,
+        ending: this.#ending,
         readyForNext,
         closeConnection: reason => this.close(reason),
         hold: work => {
@@ -312,26 +314,44 @@ export class Connection implements Paused {
 
   /** Writes the answers that are done and whose turn it is. */
   #flush(): void {
-    this.#socket.cork();
     while (this.#answers[0]?.done) {
-      const answer = this.#answers.shift()!;
-      this.#releaseRequest(answer);
-      let bytes = 0;
-      for (const chunk of this.#socket.destroyed ? [] : (answer.chunks ?? [])) {
-        bytes += chunk.length;
-        this.#socket.write(chunk);
-      }
-      this.#takeAnswer(bytes);
-      const sent = () => {
-        this.#giveAnswer(bytes);
-        for (const callback of answer.whenSent ?? []) callback();
-      };
-      if (bytes > 0) this.#socket.write('', sent);
-      else sent();
+      // Those of requests in flight together are often done together, and are then one write.
+      const more = this.#answers.length > 1;
+      this.#write(this.#answers.shift()!, more);
     }
     this.#undrained = this.#hasTooMuchUnsent();
-    process.nextTick(() => this.#socket.uncork());
     if (this.#draining && this.#answers.length === 0) this.#socket.end();
+  }
+
+  /** A lone answer of one chunk goes to the socket at once and by itself: in 12 µs, where a gathering write takes 17. */
+  #write(answer: Answer, moreFollow: boolean): void {
+    this.#releaseRequest(answer);
+    const { chunks = [], whenSent } = answer;
+    const last = this.#socket.destroyed ? undefined : chunks.at(-1);
+    if (last === undefined) {
+      for (const callback of whenSent ?? []) callback();
+      return;
+    }
+    let bytes = 0;
+    for (const chunk of chunks) bytes += chunk.length;
+    this.#takeAnswer(bytes);
+    if (moreFollow || chunks.length > 1) this.#gather();
+    for (let i = 0; i < chunks.length - 1; i++) this.#socket.write(chunks[i]!);
+    this.#socket.write(last, () => {
+      this.#giveAnswer(bytes);
+      for (const callback of whenSent ?? []) callback();
+    });
+  }
+
+  /** What is written until this turn's promises have done their work is one write. */
+  #gather(): void {
+    if (this.#gathering) return;
+    this.#gathering = true;
+    this.#socket.cork();
+    process.nextTick(() => {
+      this.#gathering = false;
+      this.#socket.uncork();
+    });
   }
 
   /** Only where 'drain' will follow. */
@@ -360,7 +380,7 @@ export class Connection implements Paused {
 
   #closed(): void {
     this.#stopFrameTimer();
-    this.#abort.abort();
+    this.#ending.begin();
     const queued = this.#queue.splice(0).reduce((sum, frame) => sum + frame.length + queuedOverheadBytes, 0);
     const partial = this.#frames.reserved;
     this.#unclaim(this.#claim);

@@ -7,6 +7,7 @@ import type { ServerDefaults } from '../storage/topic-config.ts';
 import type { Topics } from '../storage/topics.ts';
 import type { Allowance } from './allowance.ts';
 import type { Budget } from './budget.ts';
+import type { Ending } from './ending.ts';
 import type { FetchSessions } from './fetch-sessions.ts';
 import type { GroupCoordinator } from './groups/coordinator.ts';
 
@@ -35,8 +36,8 @@ export interface RequestContext {
   readonly apiVersion: number;
   readonly clientId: string | null;
   readonly clientHost: string;
-  /** Aborted when the connection closes, so that long polls end with it. */
-  readonly signal: AbortSignal;
+  /** Begins when the connection closes or the broker stops, so that long polls end with it. */
+  readonly ending: Ending;
   /** The request's effects are in order now: the connection may begin its next one before this is answered. */
   readyForNext(): void;
   closeConnection(reason: string): void;

@@ -43,6 +43,10 @@ export function tunedSettings({ memoryBytes, freeDiskBytes }: Machine): Record<s
     max_wal_senders: '32',
     wal_buffers: '16MB',
     wal_compression: 'off',
+    // Until a checkpoint has left segments to use again, each new one would be filled with zeros and flushed while
+    // every commit waits: 12 ms for each 16 MB, on a disk that flushes a commit in 0.1. Without, a busy producer of
+    // 1 KiB records got 19 % more through (bench, produce-1KiB-1p), and a commit's flush took 0.10 ms instead of 0.09.
+    wal_init_zero: 'off',
     max_wal_size: megabytes(maxWal),
     min_wal_size: megabytes(between(256 * MiB, maxWal / 8, GiB)),
     checkpoint_timeout: '15min',

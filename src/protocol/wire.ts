@@ -167,8 +167,11 @@ export class Reader {
   }
 }
 
-/** Values longer than this are handed on by reference, as chunks of their own. */
-const referenceBytes = 1024;
+/**
+ * Values longer than this are handed on by reference, as chunks of their own. Up to here a copy costs less than a
+ * gathering write, and the whole message comes from Node's pool of small buffers.
+ */
+const referenceBytes = 3 * 1024;
 const scratchBytes = 64 * 1024;
 const keptScratchBytes = 1024 * 1024;
 

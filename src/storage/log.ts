@@ -45,7 +45,8 @@ export interface LogCounters {
   storedReads: number;
 }
 
-const empty = (error: number): ReadResult => ({ error, chunks: [], bytes: 0, release: () => {} });
+const nothing = (): void => {};
+const empty = (error: number): ReadResult => ({ error, chunks: [], bytes: 0, release: nothing });
 
 /** Looks for an offset that ought to be there, before it is an error. */
 const maxLooks = 10;
@@ -212,19 +213,42 @@ export class Log {
 
   /**
    * Batches from the one that holds `offset` on, of `maxBytes` in all, below the high watermark. Where `atLeastOne`,
-   * the first batch comes even if it is larger (KIP-74).
+   * the first batch comes even if it is larger (KIP-74). What needs no look at Postgres is answered at once: a
+   * consumer at the tail reads twice for each record, before it waits and after.
    */
-  async read(partition: PartitionLog, offset: bigint, maxBytes: number, atLeastOne: boolean): Promise<ReadResult> {
+  read(
+    partition: PartitionLog,
+    offset: bigint,
+    maxBytes: number,
+    atLeastOne: boolean,
+  ): ReadResult | Promise<ReadResult> {
+    return (
+      this.#readMemory(partition, offset, maxBytes, atLeastOne) ??
+      this.#readAnywhere(partition, offset, maxBytes, atLeastOne)
+    );
+  }
+
+  /** Undefined where Postgres must be asked. */
+  #readMemory(partition: PartitionLog, offset: bigint, maxBytes: number, atLeastOne: boolean): ReadResult | undefined {
+    if (offset < partition.logStartOffset || offset > partition.highWatermark)
+      return empty(ErrorCode.OFFSET_OUT_OF_RANGE);
+    if (offset === partition.highWatermark || (maxBytes <= 0 && !atLeastOne)) return empty(ErrorCode.NONE);
+    const { start } = partition.tail;
+    if (start === undefined || offset < start) return undefined;
+    this.counters.tailReads++;
+    const { chunks, bytes, release } = partition.tail.read(offset, partition.highWatermark, maxBytes, atLeastOne);
+    return { error: ErrorCode.NONE, chunks, bytes, release };
+  }
+
+  async #readAnywhere(
+    partition: PartitionLog,
+    offset: bigint,
+    maxBytes: number,
+    atLeastOne: boolean,
+  ): Promise<ReadResult> {
     for (let looks = 0; looks < maxLooks; looks++) {
-      if (offset < partition.logStartOffset || offset > partition.highWatermark)
-        return empty(ErrorCode.OFFSET_OUT_OF_RANGE);
-      if (offset === partition.highWatermark || (maxBytes <= 0 && !atLeastOne)) return empty(ErrorCode.NONE);
-      const { start } = partition.tail;
-      if (start !== undefined && offset >= start) {
-        this.counters.tailReads++;
-        const read = partition.tail.read(offset, partition.highWatermark, maxBytes, atLeastOne);
-        return { error: ErrorCode.NONE, ...read };
-      }
+      const inMemory = this.#readMemory(partition, offset, maxBytes, atLeastOne);
+      if (inMemory) return inMemory;
       this.counters.storedReads++;
       const result = await this.stored.read(partition, offset, maxBytes, atLeastOne);
       if (result) return result;

@@ -8,6 +8,7 @@ import { ErrorCode } from '../../protocol/errors.ts';
 import { Produce } from '../../protocol/messages/00-produce.ts';
 import type { ResponseOf } from '../../protocol/schema.ts';
 import type { Topic } from '../../storage/topics.ts';
+import { Ending } from '../ending.ts';
 import { produce } from './00-produce.ts';
 
 let database: TestDatabase;
@@ -54,7 +55,7 @@ for (const [acks, timeoutMs] of [
       apiVersion: 9,
       clientId: 'test',
       clientHost: '127.0.0.1',
-      signal: new AbortController().signal,
+      ending: new Ending(),
       readyForNext() {},
       closeConnection(reason) {
         closed = reason;

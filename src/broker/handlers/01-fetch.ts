@@ -7,7 +7,8 @@ import { ErrorCode } from '../../protocol/errors.ts';
 import { Fetch } from '../../protocol/messages/01-fetch.ts';
 import type { RequestOf, ResponseOf } from '../../protocol/schema.ts';
 import type { PartitionLog } from '../../storage/partition-log.ts';
-import type { RequestContext } from '../context.ts';
+import type { ReadResult } from '../../storage/stored-log.ts';
+import type { BrokerContext, RequestContext } from '../context.ts';
 import type { FetchPartition } from '../fetch-sessions.ts';
 import { awaitChange } from '../fetch-wait.ts';
 import { handler } from '../handler.ts';
@@ -39,25 +40,23 @@ export const fetch = handler(
       request.sessionId,
       request.sessionEpoch,
       partitionsOf(request, context),
-      request.forgottenTopicsData.flatMap(({ topic, topicId, partitions }) =>
-        partitions.map(partition => ({ ...nameOf(topic, topicId, context), partition })),
-      ),
+      forgottenOf(request, context),
     );
     if ('errorCode' in session) return { errorCode: session.errorCode, sessionId: 0, responses: [] };
 
     const wanted = session.partitions.map(partition => resolve(partition, context));
     const deadline = performance.now() + request.maxWaitMs;
-    const partitions = wanted.flatMap(({ partition }) => (partition ? [partition] : []));
+    const partitions = wanted.map(({ partition }) => partition).filter(partition => partition !== undefined);
     let ends = partitions.map(partition => partition.highWatermark);
     let results = await readAll(wanted, request.maxBytes, context);
     // Of no partitions nothing will ever come: so a consumer ends its session.
     while (wanted.length > 0 && isTooLittle(results, request.minBytes)) {
       const leftMs = deadline - performance.now();
-      if (leftMs <= 0 || context.signal.aborted) break;
+      if (leftMs <= 0 || context.ending.begun) break;
       release(results);
       // What moved while others were read from Postgres has woken nobody.
       const moved = partitions.some((partition, i) => partition.highWatermark !== ends[i]);
-      if (!moved) await awaitChange(partitions, leftMs, context.signal);
+      if (!moved) await awaitChange(partitions, leftMs, context.ending);
       ends = partitions.map(partition => partition.highWatermark);
       results = await readAll(wanted, request.maxBytes, context);
     }
@@ -67,32 +66,40 @@ export const fetch = handler(
       throttleTimeMs: 0,
       errorCode: ErrorCode.NONE,
       sessionId: session.sessionId,
-      responses: group(results.filter(result => session.include(result.request, stateOf(result))).map(toAnswer)),
+      responses: group(results.filter(result => session.include(result.request, stateOf(result)))),
     };
   },
   [4, 18],
 );
 
-function partitionsOf(request: RequestOf<typeof Fetch>, context: RequestContext): FetchPartition[] {
-  return request.topics.flatMap(({ topic, topicId, partitions }) =>
-    partitions.map(({ partition, currentLeaderEpoch, fetchOffset, lastFetchedEpoch, partitionMaxBytes }) => ({
-      ...nameOf(topic, topicId, context),
-      partition,
-      currentLeaderEpoch,
-      fetchOffset,
-      lastFetchedEpoch,
-      maxBytes: partitionMaxBytes,
-    })),
-  );
+/**
+ * The partitions as the client names them: by id from version 13, by name before. The other half stays empty. In loops,
+ * field by field: with flatMap and spread this took a tenth of a small Fetch's time.
+ */
+function partitionsOf({ topics }: RequestOf<typeof Fetch>, { apiVersion }: RequestContext): FetchPartition[] {
+  const byId = apiVersion >= 13;
+  const named: FetchPartition[] = [];
+  for (const { topic, topicId, partitions } of topics) {
+    for (const { partition, currentLeaderEpoch, fetchOffset, lastFetchedEpoch, partitionMaxBytes } of partitions) {
+      named.push({
+        topicName: byId ? '' : topic,
+        topicId: byId ? topicId : '',
+        partition,
+        currentLeaderEpoch,
+        fetchOffset,
+        lastFetchedEpoch,
+        maxBytes: partitionMaxBytes,
+      });
+    }
+  }
+  return named;
 }
 
-/** As the client names it: by id from version 13, by name before. The other half stays empty. */
-function nameOf(
-  topicName: string,
-  topicId: string,
-  { apiVersion }: RequestContext,
-): { topicName: string; topicId: string } {
-  return apiVersion >= 13 ? { topicName: '', topicId } : { topicName, topicId: '' };
+function forgottenOf({ forgottenTopicsData }: RequestOf<typeof Fetch>, { apiVersion }: RequestContext) {
+  return forgottenTopicsData.flatMap(({ topic, topicId, partitions }) => {
+    const name = apiVersion >= 13 ? { topicName: '', topicId } : { topicName: topic, topicId: '' };
+    return partitions.map(partition => ({ ...name, partition }));
+  });
 }
 
 function resolve(request: FetchPartition, { broker }: RequestContext): Wanted {
@@ -121,7 +128,7 @@ async function readAll(wanted: readonly Wanted[], maxBytes: number, context: Req
   let first = true;
   const results: Result[] = [];
   while (results.length < wanted.length) {
-    const reads: Promise<Result>[] = [];
+    const reads: (Result | Promise<Result>)[] = [];
     let promisedBytes = 0;
     for (let i = results.length; i < wanted.length && (left > 0 || promisedBytes === 0); i++) {
       const want = wanted[i]!;
@@ -133,7 +140,8 @@ async function readAll(wanted: readonly Wanted[], maxBytes: number, context: Req
       reads.push(readOne(want, promised, Boolean(first && hasMore), context));
       if (hasMore) first = false;
     }
-    for (const result of await Promise.all(reads)) {
+    const finished = reads.some(read => read instanceof Promise) ? await Promise.all(reads) : (reads as Result[]);
+    for (const result of finished) {
       results.push(result);
       promisedBytes -= result.bytes;
     }
@@ -142,35 +150,49 @@ async function readAll(wanted: readonly Wanted[], maxBytes: number, context: Req
   return results;
 }
 
-async function readOne(
+/** A promise only where Postgres is read. */
+function readOne(
   want: Wanted,
   promised: number,
   atLeastOne: boolean,
   { broker }: RequestContext,
-): Promise<Result> {
+): Result | Promise<Result> {
   const { request, partition, errorCode } = want;
-  const refuse = (code: number): Result => ({ request, partition, errorCode: code, chunks: [], bytes: 0 });
-  if (!partition || errorCode !== ErrorCode.NONE) return refuse(errorCode);
-  if (partition.deleted) return refuse(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
+  if (!partition || errorCode !== ErrorCode.NONE) return refused(want, errorCode);
+  if (partition.deleted) return refused(want, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION);
+  const read = broker.log.read(partition, request.fetchOffset, promised, atLeastOne);
+  return read instanceof Promise ? readStored(want, read, promised, broker) : found(want, read);
+}
+
+async function readStored(
+  want: Wanted,
+  read: Promise<ReadResult>,
+  promised: number,
+  { budget, logger }: BrokerContext,
+): Promise<Result> {
   // What comes from Postgres takes memory before it is an answer; the tail cache has its own.
-  const { start } = partition.tail;
-  const taken = start === undefined || request.fetchOffset < start ? promised : 0;
-  broker.budget.takeAnswer(taken);
+  budget.takeAnswer(promised);
   try {
-    const { error, chunks, bytes, release } = await broker.log.read(
-      partition,
-      request.fetchOffset,
-      promised,
-      atLeastOne,
-    );
-    return { request, partition, errorCode: error, chunks, bytes, release };
+    return found(want, await read);
   } catch (error) {
-    broker.logger.error({ err: error, partition: request.partition }, 'a read from Postgres failed');
-    return refuse(ErrorCode.KAFKA_STORAGE_ERROR);
+    logger.error({ err: error, partition: want.request.partition }, 'a read from Postgres failed');
+    return refused(want, ErrorCode.KAFKA_STORAGE_ERROR);
   } finally {
-    broker.budget.giveAnswer(taken);
+    budget.giveAnswer(promised);
   }
 }
+
+function found({ request, partition }: Wanted, { error, chunks, bytes, release }: ReadResult): Result {
+  return { request, partition, errorCode: error, chunks, bytes, release };
+}
+
+const refused = ({ request, partition }: Wanted, errorCode: number): Result => ({
+  request,
+  partition,
+  errorCode,
+  chunks: [],
+  bytes: 0,
+});
 
 function isTooLittle(results: readonly Result[], minBytes: number): boolean {
   let bytes = 0;
@@ -192,29 +214,27 @@ const stateOf = ({ partition, errorCode, bytes }: Result) => ({
   bytes,
 });
 
-function toAnswer(result: Result): { request: FetchPartition; answer: PartitionAnswer } {
+function toAnswer(result: Result): PartitionAnswer {
   const { highWatermark, logStartOffset, errorCode } = stateOf(result);
   return {
-    request: result.request,
-    answer: {
-      partitionIndex: result.request.partition,
-      errorCode,
-      highWatermark,
-      lastStableOffset: highWatermark,
-      logStartOffset,
-      abortedTransactions: null,
-      records: result.chunks,
-    },
+    partitionIndex: result.request.partition,
+    errorCode,
+    highWatermark,
+    lastStableOffset: highWatermark,
+    logStartOffset,
+    abortedTransactions: null,
+    records: result.chunks,
   };
 }
 
-function group(answers: readonly { request: FetchPartition; answer: PartitionAnswer }[]) {
+function group(results: readonly Result[]) {
   const topics = new Map<string, { topic: string; topicId: string; partitions: PartitionAnswer[] }>();
-  for (const { request, answer } of answers) {
-    const key = request.topicId || request.topicName;
+  for (const result of results) {
+    const { topicId, topicName } = result.request;
+    const key = topicId || topicName;
     const topic = topics.get(key);
-    if (topic) topic.partitions.push(answer);
-    else topics.set(key, { topic: request.topicName, topicId: request.topicId, partitions: [answer] });
+    if (topic) topic.partitions.push(toAnswer(result));
+    else topics.set(key, { topic: topicName, topicId, partitions: [toAnswer(result)] });
   }
   return [...topics.values()];
 }

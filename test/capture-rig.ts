@@ -36,6 +36,7 @@ export interface CaptureRig {
   readonly database: TestDatabase;
   /** Slots are the whole server's: names are given an end of their own. */
   readonly suffix: string;
+  /** Without a snapshot, unless the definition asks for one. */
   start(name: string, definition: Readonly<Record<string, unknown>>): RunningCapture;
   /** Of a topic, by partition and offset. */
   records(topic: string): Promise<CapturedRecord[]>;
@@ -68,7 +69,8 @@ export async function openRig(): Promise<CaptureRig> {
     suffix,
     records,
     start(name, definition) {
-      const read = readDefinition(name, { slot: `${name}_${suffix}`, publication: `${name}_${suffix}`, ...definition });
+      const own = { slot: `${name}_${suffix}`, publication: `${name}_${suffix}`, snapshot: 'never' };
+      const read = readDefinition(name, { ...own, ...definition });
       const states: CaptureState[] = [];
       const waiting = new Set<() => void>();
       const capture = new Capture(
@@ -84,11 +86,7 @@ export async function openRig(): Promise<CaptureRig> {
           logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
         },
         {
-          definition: readDefinition(name, {
-            slot: `${name}_${suffix}`,
-            publication: `${name}_${suffix}`,
-            ...definition,
-          }),
+          definition: read,
           onState: state => {
             states.push(state);
             for (const wake of waiting) wake();

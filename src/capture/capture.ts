@@ -3,7 +3,8 @@
 // beginning again is the same after a lost connection, a restart and a kill -9.
 //
 //   starting ──▶ streaming ──▶ retrying ──▶ starting …
-//                    └──────▶ failed (with the way out)      stopped, from anywhere
+//                    ├──────▶ failed (with the way out)      stopped, from anywhere
+//                    └──────▶ done (snapshot: only)
 import { mkdirSync } from 'node:fs';
 import type { Logger } from 'pino';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
@@ -15,10 +16,12 @@ import type { TopicSettings } from '../storage/topic-config.ts';
 import type { Term, Topic, Topics } from '../storage/topics.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { ChangeWriter } from './change-writer.ts';
-import type { CaptureDefinition } from './definition.ts';
+import { type CaptureDefinition, isOutbox, matches } from './definition.ts';
 import { Outlet } from './outlet.ts';
 import { ProduceWriter } from './produce-writer.ts';
-import { CaptureError, publicationGone, type SlotState, Source, type SourceTable } from './source.ts';
+import { SnapshotJobs } from './snapshot-jobs.ts';
+import { type SnapshotStatus, Snapshots } from './snapshots.ts';
+import { CaptureError, GapError, publicationGone, type SlotState, Source, type SourceTable } from './source.ts';
 import { ChangeStream, emptySpoolDirectory } from './stream.ts';
 
 export interface CaptureContext {
@@ -43,7 +46,7 @@ export interface CaptureOptions {
   readonly onState?: (state: CaptureState, reason?: string, hint?: string) => void;
 }
 
-export type CaptureState = 'starting' | 'streaming' | 'retrying' | 'failed' | 'stopped';
+export type CaptureState = 'starting' | 'streaming' | 'retrying' | 'failed' | 'done' | 'stopped';
 
 export interface CaptureStatus {
   readonly name: string;
@@ -59,9 +62,15 @@ export interface CaptureStatus {
   readonly spooledBytes: number;
   readonly deadLetters: number;
   readonly tables: readonly string[];
+  readonly snapshots: readonly SnapshotStatus[];
   /** From the newest commit seen to now, while anything waits to be appended; 0 when it has caught up. */
   readonly lagMs: number;
   readonly slot: Pick<SlotState, 'active' | 'walStatus' | 'retainedBytes' | 'safeBytes'> | undefined;
+}
+
+/** Nothing is left to do, with snapshot: only. */
+class SnapshotDone extends Error {
+  override name = 'SnapshotDone';
 }
 
 const slotCheckMs = 10_000;
@@ -82,6 +91,8 @@ export class Capture {
   #running: Promise<void> | undefined;
   #stream: ChangeStream | undefined;
   #outlet: Outlet | undefined;
+  /** The last ones there were. */
+  #snapshots: Snapshots | undefined;
   #tables: readonly SourceTable[] = [];
   #slot: SlotState | undefined;
   #confirmed: Lsn = noLsn;
@@ -129,6 +140,7 @@ export class Capture {
       bytes: this.#totals.bytes + (outlet?.bytes ?? 0),
       spooledBytes: this.#totals.spooledBytes + (counters?.spooledBytes ?? 0),
       deadLetters: this.#deadLetters,
+      snapshots: this.#snapshots?.status() ?? [],
       tables: this.#tables.map(table => `${table.schema}.${table.name}`),
       lagMs: behind && counters ? Math.max(0, Date.now() - counters.newestCommitMs) : 0,
       slot: this.#slot,
@@ -155,6 +167,11 @@ export class Capture {
       this.#stream = undefined;
       this.#keepTotals();
       if (this.#stopping.signal.aborted) return;
+      if (error instanceof SnapshotDone) {
+        this.#logger.info('the tables have been read, and nothing more was asked for');
+        this.#become('done');
+        return;
+      }
       const final = lasting(error, this.#definition);
       if (final) {
         this.#logger.error({ reason: final.message, hint: final.hint }, 'a capture has failed');
@@ -183,13 +200,13 @@ export class Capture {
     let onLost: (error: Error) => void = () => {};
     const source = await Source.open(sourceUrl, error => onLost(error));
     let outlet: Outlet | undefined;
+    let snapshots: Snapshots | undefined;
     let slotTimer: NodeJS.Timeout | undefined;
     const directory = `${spoolDirectory}/${definition.name}`;
     try {
       this.#tables = await source.tables(definition);
-      const { captureId, confirmed } = await this.#register();
-      await source.ensurePublication(definition, this.#tables, confirmed);
-      const from = await this.#ensureSlot(source, captureId, confirmed);
+      if (definition.snapshot === 'only' && (await this.#isRead())) return new SnapshotDone();
+      const { captureId, from } = await this.#begin(source);
       this.#confirmed = from;
       emptySpoolDirectory(directory);
       mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -210,7 +227,7 @@ export class Capture {
       const produce =
         this.#produceKey &&
         new ProduceWriter({ key: this.#produceKey, outlet, defaultPartitions, logger: this.#logger });
-      const handler = new ChangeWriter({
+      const writer = new ChangeWriter({
         definition,
         source,
         outlet,
@@ -223,6 +240,21 @@ export class Capture {
           this.#logger.error({ topic, reason }, 'a record went to the dead letters');
         },
       });
+      snapshots = new Snapshots({
+        definition,
+        sourceUrl,
+        source,
+        outlet,
+        writer,
+        jobs: new SnapshotJobs(this.#lane, captureId),
+        logger: this.#logger,
+        onFailed: fail,
+        onDone: () => {
+          if (definition.snapshot === 'only') broken(new SnapshotDone());
+        },
+      });
+      await snapshots.load(this.#tables);
+      this.#snapshots = snapshots;
       stream = new ChangeStream({
         sourceUrl,
         source,
@@ -230,7 +262,7 @@ export class Capture {
         publication: definition.publication,
         from,
         outlet,
-        handler,
+        handler: snapshots,
         spoolDirectory: directory,
         saveProgress: lsn => this.#saveProgress(captureId, lsn),
         onEnd: broken,
@@ -240,6 +272,7 @@ export class Capture {
       this.#stream = stream;
       this.#become('streaming');
       this.#logger.info({ slot: definition.slot, from: formatLsn(from), tables: this.#tables.length }, 'capturing');
+      snapshots.start();
       slotTimer = setInterval(() => void this.#watch(source, fail), slotCheckMs);
       void this.#watch(source, fail);
       const stopped = abortOf(this.#stopping.signal).then(() => new Error('stopping'));
@@ -248,16 +281,44 @@ export class Capture {
       this.#totals.transactions += counters.transactions;
       this.#totals.changes += counters.changes;
       this.#totals.spooledBytes += counters.spooledBytes;
-      if (this.#stopping.signal.aborted) await stream.stop();
+      if (this.#stopping.signal.aborted || error instanceof SnapshotDone) {
+        await snapshots.stop();
+        await stream.stop();
+      }
+      if (error instanceof SnapshotDone) await source.dropSlot(definition.slot);
       return error;
     } finally {
       clearInterval(slotTimer);
+      const quiet = snapshots?.stop();
       await source.end();
+      await quiet;
       // Until what is under way has ended, stored positions do not tell what the log has.
       outlet?.abandon();
       await outlet?.quiet();
       emptySpoolDirectory(directory);
     }
+  }
+
+  /** Has tables that match be read again. Returns how many; undefined where the capture does not stream. */
+  async resnapshot(pattern: string): Promise<number | undefined> {
+    const snapshots = this.#snapshots;
+    if (this.#state !== 'streaming' || snapshots === undefined) return undefined;
+    return snapshots.again(
+      this.#tables.filter(
+        ({ schema, name }) => matches([pattern], schema, name) && !isOutbox(this.#definition, schema, name),
+      ),
+    );
+  }
+
+  /** Whether there is no table that has not been read to its end. */
+  async #isRead(): Promise<boolean> {
+    const { rows } = await this.#context.pool.query<{ table: string }>(
+      `SELECT schema_name || '.' || table_name AS table FROM kafka.capture_snapshots JOIN kafka.captures USING (capture_id)
+       WHERE name = $1 AND done`,
+      [this.name],
+    );
+    const read = new Set(rows.map(({ table }) => table));
+    return this.#tables.length > 0 && this.#tables.every(({ schema, name }) => read.has(`${schema}.${name}`));
   }
 
   async #saveProgress(captureId: number, lsn: Lsn): Promise<void> {
@@ -267,6 +328,25 @@ export class Capture {
         formatLsn(lsn),
       ]),
     );
+  }
+
+  /** Where to begin. Where changes have been lost, and it was said beforehand what to do then, everything begins anew. */
+  async #begin(source: Source): Promise<{ captureId: number; from: Lsn }> {
+    const { name, slot, snapshot } = this.#definition;
+    const begin = async () => {
+      const { captureId, confirmed } = await this.#register();
+      await source.ensurePublication(this.#definition, this.#tables, confirmed);
+      return { captureId, from: await this.#ensureSlot(source, captureId, confirmed) };
+    };
+    try {
+      return await begin();
+    } catch (error) {
+      if (!(error instanceof GapError) || snapshot !== 'when_needed') throw error;
+      this.#logger.warn({ reason: error.message, slot }, 'changes have been lost: the tables are read again');
+      await source.dropSlot(slot);
+      await this.#lane.transaction(client => client.query('DELETE FROM kafka.captures WHERE name = $1', [name]));
+      return begin();
+    }
   }
 
   /** Its row in kafka.captures: how far everything is in the log; 0 where it has never begun. */
@@ -289,7 +369,7 @@ export class Capture {
     const slot = await source.slot(slotName);
     if (slot === undefined) {
       if (confirmed !== noLsn) {
-        throw new CaptureError(
+        throw new GapError(
           `replication slot ${slotName} is gone, and with it the changes since ${formatLsn(confirmed)}`,
           `accept the gap with: DELETE FROM kafka.captures WHERE name = '${name}'; the capture then begins anew`,
         );
@@ -325,6 +405,8 @@ export class Capture {
 
 /** What ended a stream and will not get better by itself. */
 function lasting(error: Error, definition: CaptureDefinition): CaptureError | undefined {
+  // The next attempt begins anew.
+  if (error instanceof GapError && definition.snapshot === 'when_needed') return undefined;
   if (error instanceof CaptureError) return error;
   // Of a slot that is gone, the next look at it says more.
   if (codeOf(error) !== '42704' || !error.message.includes(definition.publication)) return undefined;
@@ -345,13 +427,13 @@ function checkSlot(name: string, slotName: string, slot: SlotState, confirmed: L
     );
   }
   if (slot.walStatus === 'lost') {
-    throw new CaptureError(
+    throw new GapError(
       `replication slot ${slotName} has been invalidated: WAL it needs has been removed`,
       `run: SELECT pg_drop_replication_slot('${slotName}'); accept the gap with: ${anew}; the capture then begins anew`,
     );
   }
   if (confirmed !== noLsn && slot.confirmed > confirmed) {
-    throw new CaptureError(
+    throw new GapError(
       `replication slot ${slotName} is at ${formatLsn(slot.confirmed)}, ahead of the capture at ${formatLsn(confirmed)}: it has been moved or made again, and changes between are missing`,
       `accept the gap with: ${anew}; the capture then begins at the slot`,
     );

@@ -120,6 +120,11 @@ export class Captures implements Part {
     return true;
   }
 
+  /** Has the tables that match be read again while the capture streams. Returns how many, or undefined. */
+  async resnapshot(name: string, pattern: string): Promise<number | undefined> {
+    return name === sqlCapture ? undefined : this.#captures.get(name)?.resnapshot(pattern);
+  }
+
   /** Begins a capture that is paused or has failed. */
   async resume(name: string): Promise<boolean> {
     const definition = this.#definitions.get(name);

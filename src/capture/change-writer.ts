@@ -5,7 +5,7 @@ import type { Message, Relation, Tuple } from '../postgres/pgoutput.ts';
 import { TopicError } from '../storage/topics.ts';
 import type { Blob } from './batch-builder.ts';
 import { type CaptureDefinition, isCaptured, isOutbox, topicOf } from './definition.ts';
-import { type ChangeImages, Envelope, type Operation } from './envelope.ts';
+import { type ChangeImages, Envelope, type Operation, type SnapshotMark } from './envelope.ts';
 import { JsonBuffer } from './json-buffer.ts';
 import { type OutboxEvent, OutboxRouter } from './outbox.ts';
 import { type Outlet, RecordTooLarge, type Target } from './outlet.ts';
@@ -30,6 +30,12 @@ export interface ChangeWriterOptions {
 export interface CapturedTable {
   readonly table: Table;
   readonly target: Target;
+}
+
+export interface SnapshotRecord {
+  readonly key: Buffer | null;
+  readonly value: Buffer;
+  readonly headers: Buffer;
 }
 
 const nullBlob: Blob = { bytes: null, start: 0, end: 0 };
@@ -151,6 +157,47 @@ export class ChangeWriter implements ChangeHandler {
       default:
         return undefined;
     }
+  }
+
+  /** A table as the stream has last described it; null where it is not captured. */
+  relationOf(relationId: number): CapturedTable | null | undefined {
+    return this.#relations.get(relationId);
+  }
+
+  /** Records of rows that a snapshot has read come next. */
+  beginSnapshot(transaction: Transaction, mark: SnapshotMark): void {
+    this.#envelope.begin(transaction, mark);
+  }
+
+  /** `ordinal` goes into the headers. */
+  snapshotRecord({ table }: CapturedTable, row: Tuple, transaction: Transaction, ordinal: number): SnapshotRecord {
+    this.#value.reset();
+    const images: ChangeImages = {
+      operation: 'r',
+      before: undefined,
+      beforeIsKey: false,
+      after: row,
+      unchangedFrom: undefined,
+    };
+    this.#envelope.change(this.#value, table, images, transaction.commitLsn, ordinal);
+    this.#key.reset();
+    if (!table.keyless) table.writeKey(this.#key, row);
+    return {
+      key: table.keyless ? null : this.#key.copy(),
+      value: this.#value.copy(),
+      headers: transaction.headers.with(ordinal, []),
+    };
+  }
+
+  /** Adds it as one of the change at `ordinal` of the transaction. */
+  addSnapshotRecord(
+    target: Target,
+    transaction: Transaction,
+    ordinal: number,
+    { key, value, headers }: SnapshotRecord,
+  ): void | Promise<void> {
+    const blob = (bytes: Buffer | null): Blob => ({ bytes, start: 0, end: bytes?.length ?? 0 });
+    return this.#add(target, -1, transaction, ordinal, blob(key), blob(value), headers, headers.length);
   }
 
   #captured(relationId: number): CapturedTable | null {

@@ -39,6 +39,15 @@ const definitionSchema = z
     binary: z.enum(['base64', 'base64-url-safe', 'hex']).default('base64'),
     tombstones: z.boolean().default(true),
     messages: z.boolean().default(true),
+    /**
+     * initial: the tables' rows, then their changes; when_needed: that again when the slot has been lost; only: the rows,
+     * then it ends; never: changes alone.
+     */
+    snapshot: z.enum(['initial', 'never', 'only', 'when_needed']).default('initial'),
+    /** Tables that are read at once. */
+    snapshotReaders: z.number().int().min(1).max(16).default(2),
+    /** Of each reader. */
+    snapshotRowsPerSecond: z.number().positive().optional(),
     slot: z
       .string()
       .regex(/^[a-z0-9_]{1,63}$/, 'holds only small letters, digits and underscores')

@@ -12,8 +12,11 @@ import type { Table } from './table.ts';
 
 export type Format = 'debezium' | 'plain' | 'after';
 
-/** c create, u update, d delete, t truncate. */
-export type Operation = 'c' | 'u' | 'd' | 't';
+/** c create, u update, d delete, t truncate, r a row that a snapshot has read. */
+export type Operation = 'c' | 'u' | 'd' | 't' | 'r';
+
+/** What Debezium's source.snapshot says: of rows that an initial snapshot has read, of its last, of one asked for later. */
+export type SnapshotMark = 'false' | 'true' | 'last' | 'incremental';
 
 export interface SourceNames {
   /** What topics begin with. */
@@ -62,14 +65,14 @@ export class Envelope {
     this.#processed = `"ts_ms":${now},"ts_us":${now}000,"ts_ns":${now}000000}`;
   }
 
-  begin(info: TransactionInfo): void {
+  begin(info: TransactionInfo, snapshot: SnapshotMark = 'false'): void {
     const micros = info.commitMicros;
     if (this.#format === 'debezium') {
       const { prefix, database } = this.#names;
       const last = info.previousEnd === 0n ? 'null' : `\\"${info.previousEnd}\\"`;
       this.#head =
         `,"source":{"version":${asciiJson(version)},"connector":"postgresql","name":${asciiJson(prefix)},` +
-        `"ts_ms":${micros / 1000n},"snapshot":"false","db":${asciiJson(database)},"sequence":"[${last},\\"`;
+        `"ts_ms":${micros / 1000n},"snapshot":"${snapshot}","db":${asciiJson(database)},"sequence":"[${last},\\"`;
       this.#tail = `\\"]","ts_us":${micros},"ts_ns":${micros}000`;
       this.#transactionId = `,"txId":${info.xid},"lsn":`;
     } else {

@@ -36,6 +36,14 @@ export function observeCaptures(registry: Registry, read: () => readonly Capture
   counter('millrace_capture_bytes_total', 'Bytes of their batches', status => status.bytes);
   counter('millrace_capture_spooled_bytes_total', 'Of transactions put aside until their commit', s => s.spooledBytes);
   counter('millrace_capture_dead_letters_total', 'Records that were too large for their topic', s => s.deadLetters);
+  gauge('millrace_capture_snapshot_rows', 'Rows that the tables’ last snapshots have read', ({ snapshots }) =>
+    snapshots.reduce((sum, { rows }) => sum + rows, 0),
+  );
+  gauge(
+    'millrace_capture_snapshot_tables_left',
+    'Tables that have not been read to their end',
+    ({ snapshots }) => snapshots.filter(({ state }) => state !== 'done').length,
+  );
   gauge('millrace_capture_streaming', '1 while the capture streams', s => (s.state === 'streaming' ? 1 : 0));
   gauge('millrace_capture_lag_seconds', 'Age of the newest commit seen while anything waits', s => s.lagMs / 1000);
   gauge(

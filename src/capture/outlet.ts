@@ -77,6 +77,7 @@ export class Outlet {
   #durable: Lsn = noLsn;
   #inFlightBytes = 0;
   #inFlight = 0;
+  readonly #awaiting: { lsn: Lsn; resolve: () => void }[] = [];
   readonly #waiting: { belowBytes: number; resolve: () => void }[] = [];
   #failed = false;
   /** A batch that failed must not be followed by a later one: its position would say that both are there. */
@@ -120,6 +121,10 @@ export class Outlet {
   /** Everything before this is in the log. */
   get durable(): Lsn {
     return this.#durable;
+  }
+
+  get failed(): boolean {
+    return this.#failed;
   }
 
   get inFlightBytes(): number {
@@ -264,6 +269,12 @@ export class Outlet {
     await new Promise<void>(resolve => this.#waiting.push({ belowBytes, resolve }));
   }
 
+  /** Resolves when everything before `lsn` is in the log; at once, when the capture has failed. */
+  async reached(lsn: Lsn): Promise<void> {
+    if (this.#durable >= lsn || this.#failed) return;
+    await new Promise<void>(resolve => this.#awaiting.push({ lsn, resolve }));
+  }
+
   /** Resolves when everything given is in the log, or the capture has failed. */
   async settled(): Promise<void> {
     this.flush(true);
@@ -328,9 +339,18 @@ export class Outlet {
       const { endLsn } = this.#marks.shift()!;
       if (endLsn > this.#durable) this.#durable = endLsn;
     }
+    this.#tell();
+  }
+
+  #tell(): void {
+    for (let i = 0; i < this.#awaiting.length; ) {
+      if (this.#durable >= this.#awaiting[i]!.lsn || this.#failed) this.#awaiting.splice(i, 1)[0]!.resolve();
+      else i++;
+    }
   }
 
   #wake(): void {
+    this.#tell();
     for (let i = 0; i < this.#waiting.length; ) {
       const { belowBytes, resolve } = this.#waiting[i]!;
       if (this.#inFlightBytes < belowBytes || this.#failed) {

@@ -18,6 +18,11 @@ export class CaptureError extends Error {
   }
 }
 
+/** Changes have been lost: the stream cannot go on where the capture is. */
+export class GapError extends CaptureError {
+  override name = 'GapError';
+}
+
 /** How values are printed; values.ts reads this form. */
 export const printing = {
   DateStyle: 'ISO',
@@ -247,6 +252,18 @@ export class Source {
     }
   }
 
+  /** Drops the slot if there is one, once its walsender has gone. */
+  async dropSlot(name: string): Promise<void> {
+    await this.client.query(
+      'SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = $1 AND active',
+      [name],
+    );
+    await this.client.query(
+      'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1',
+      [name],
+    );
+  }
+
   /** Types of columns, from what the catalogue says now. */
   readonly type = (oid: number): TypeInfo | undefined => this.#types.get(oid);
 
@@ -296,8 +313,8 @@ export class Source {
 }
 
 /** Up to 17 PostgreSQL refuses to decode without it; from 18 on it leaves out the changes, and says so in its own log only. */
-export function publicationGone({ name, slot, publication }: CaptureDefinition, since?: Lsn): CaptureError {
-  return new CaptureError(
+export function publicationGone({ name, slot, publication }: CaptureDefinition, since?: Lsn): GapError {
+  return new GapError(
     `publication ${publication} is gone, and with it changes${since === undefined ? '' : ` since ${formatLsn(since)}`}`,
     `accept the gap with: SELECT pg_drop_replication_slot('${slot}'); DELETE FROM kafka.captures WHERE name = '${name}'; the capture then begins anew`,
   );

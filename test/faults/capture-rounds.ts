@@ -24,6 +24,7 @@ const capture = `capture:
   bank:
     tables: [public.pgbench_*]
     format: plain
+    snapshot: never
     partitions: 3
     slot: ${slot}
 `;

@@ -20,7 +20,7 @@ before(async () => {
   directory = mkdtempSync(join(tmpdir(), 'millrace-capture-'));
   writeFileSync(
     join(directory, 'millrace.yaml'),
-    `capture:\n  shop:\n    tables: [public.*]\n    format: plain\n    partitions: 3\n    slot: ${slot}\n`,
+    `capture:\n  shop:\n    tables: [public.*]\n    format: plain\n    snapshot: never\n    partitions: 3\n    slot: ${slot}\n`,
   );
   await database.pool.query('CREATE TABLE items (id int PRIMARY KEY, version int NOT NULL, note text)');
 });

@@ -1,4 +1,4 @@
-// What kafka.produce puts into the WAL (migrations/0009_produce.sql), read and proven: a digest of 32 bytes, then
+// What kafka.produce puts into the WAL (migrations/0008_produce.sql), read and proven: a digest of 32 bytes, then
 // version, partition, topic, key, value and headers, each with its length before it.
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Pool } from '../postgres/pool.ts';

@@ -322,7 +322,8 @@ export function publicationGone({ name, slot, publication }: CaptureDefinition, 
 
 const keyOf = (table: string): string => `(SELECT array_agg(a.attname::text ORDER BY k.place)
   FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
-  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE i.indrelid = ${table} AND i.indisprimary)`;
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+  WHERE i.indrelid = ${table} AND i.indisprimary AND k.place <= i.indnkeyatts)`; // not what an index includes
 
 export const quoted = (table: { readonly schema: string; readonly name: string }): string =>
   `${quoteIdentifier(table.schema)}.${quoteIdentifier(table.name)}`;

@@ -57,13 +57,13 @@ test('a table that changes while it is captured: each row with the columns it wa
   await ddl.finish();
 });
 
-test('a primary key that is dropped and made anew while it is captured', async () => {
+test('a primary key that is dropped and made anew while it is captured, with a column that it only includes', async () => {
   await sql.query('CREATE TABLE rekeyed (id int PRIMARY KEY, other int NOT NULL)');
   const rekeyed = rig.start('rekeyed', { tables: ['public.rekeyed'], format: 'plain' });
   await rekeyed.reached('streaming');
   await sql.query('INSERT INTO rekeyed VALUES (1, 10)');
   await rig.until('rekeyed.public.rekeyed', count(1));
-  await sql.query('ALTER TABLE rekeyed DROP CONSTRAINT rekeyed_pkey, ADD PRIMARY KEY (other)');
+  await sql.query('ALTER TABLE rekeyed DROP CONSTRAINT rekeyed_pkey, ADD PRIMARY KEY (other) INCLUDE (id)');
   await sql.query('INSERT INTO rekeyed VALUES (1, 11)');
   const records = await rig.until('rekeyed.public.rekeyed', count(2));
   assert.deepEqual(

@@ -141,7 +141,7 @@ export class Server {
     const { url, embedded } = this.database;
     const log = broker.log!;
     const defaults = serverDefaults(settings);
-    const sqlProduces = settings.sqlProduce === 'on' || (settings.sqlProduce === 'auto' && embedded !== undefined);
+    const sqlProduces = settings.sqlProduce === 'on';
     const captures = new Captures({
       context: {
         databaseUrl: url,

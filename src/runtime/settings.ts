@@ -301,9 +301,9 @@ export const settingsTable = define({
   sqlProduce: {
     key: 'sql.produce',
     group: 'Capture',
-    type: oneOf('auto', 'on', 'off'),
-    default: 'auto',
-    doc: 'Whether kafka.produce() works in SQL. It takes a replication slot, which holds WAL while Millrace is not running; `auto` is on with the embedded PostgreSQL and off with one of your own.',
+    type: oneOf('on', 'off'),
+    default: 'off',
+    doc: 'Whether kafka.produce() works in SQL. It takes a replication slot, which holds WAL while Millrace is not running, and PostgreSQL then decodes all that is written, the log included.',
   },
   captureSpoolDir: {
     key: 'capture.spool.dir',

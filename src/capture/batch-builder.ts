@@ -1,6 +1,7 @@
 // Builds the record batches of one partition straight into their bytes (format v2, uncompressed): keys and values are
 // copied once, from the buffer they were converted in.
 import { headerBytes, writeHeader } from '../protocol/record-batch.ts';
+import { varintBytes, varlongBytes, writeVarint, writeVarlong } from '../protocol/varint.ts';
 
 /** Where a blob lies; `null` bytes are a null key or value. */
 export interface Blob {
@@ -44,11 +45,11 @@ export class BatchBuilder {
     }
     this.#reserve(Math.max(keyBytes, 0) + Math.max(valueBytes, 0) + headersEnd + overheadBytes);
     const delta = timestamp - this.#baseTimestamp;
-    let length = 1 + varintBytes(delta) + varintBytes(this.#count) + varintBytes(keyBytes) + varintBytes(valueBytes);
+    let length = 1 + varlongBytes(delta) + varintBytes(this.#count) + varintBytes(keyBytes) + varintBytes(valueBytes);
     length += Math.max(keyBytes, 0) + Math.max(valueBytes, 0) + headersEnd;
     this.#varint(length);
     this.#bytes[this.#at++] = 0; // attributes
-    this.#varint(delta);
+    this.#at = writeVarlong(this.#bytes, this.#at, delta);
     this.#varint(this.#count);
     this.#varint(keyBytes);
     if (key.bytes !== null) this.#copy(key.bytes, key.start, key.end);
@@ -98,36 +99,4 @@ export class BatchBuilder {
   #varint(value: number): void {
     this.#at = writeVarint(this.#bytes, this.#at, value);
   }
-}
-
-/** Zigzag; a delta between two timestamps may take more than 32 bits. */
-function varintBytes(value: number): number {
-  let rest = value >= 0 ? value * 2 : -value * 2 - 1;
-  let bytes = 1;
-  for (; rest > 0x7f; rest = Math.floor(rest / 128)) bytes++;
-  return bytes;
-}
-
-export function writeVarint(bytes: Buffer, start: number, value: number): number {
-  let rest = value >= 0 ? value * 2 : -value * 2 - 1;
-  let at = start;
-  for (; rest > 0x7f; rest = Math.floor(rest / 128)) bytes[at++] = (rest % 128) | 0x80;
-  bytes[at++] = rest;
-  return at;
-}
-
-/** Headers as a record holds them, their count before them. */
-export function encodeHeaders(headers: readonly (readonly [string, Buffer | null])[]): Buffer {
-  const parts: Buffer[] = [varint(headers.length)];
-  for (const [name, value] of headers) {
-    const key = Buffer.from(name);
-    parts.push(varint(key.length), key, varint(value === null ? -1 : value.length));
-    if (value !== null) parts.push(value);
-  }
-  return Buffer.concat(parts);
-}
-
-function varint(value: number): Buffer {
-  const bytes = Buffer.allocUnsafe(10);
-  return bytes.subarray(0, writeVarint(bytes, 0, value));
 }

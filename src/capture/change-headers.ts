@@ -1,7 +1,8 @@
 // The headers of a change's record: commit_lsn and ordinal, by which a consumer tells each change from every other, and
 // now and then more. Written in place: a buffer per record would be most of the garbage.
 import { formatLsn, type Lsn } from '../postgres/lsn.ts';
-import { encodeHeaders, writeVarint } from './batch-builder.ts';
+import { encodeHeaders } from '../protocol/records.ts';
+import { writeVarint } from '../protocol/varint.ts';
 
 const maxOrdinalBytes = 20;
 

@@ -3,33 +3,21 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 import type { CaptureStatus } from './capture.ts';
 
 export function observeCaptures(registry: Registry, read: () => readonly CaptureStatus[]): void {
-  const registers = [registry];
-  const labelNames = ['capture'] as const;
-  const gauge = (name: string, help: string, value: (status: CaptureStatus) => number | undefined) =>
-    new Gauge({
-      name,
-      help,
-      labelNames,
-      registers,
-      collect() {
-        this.reset();
-        for (const status of read()) {
-          const number = value(status);
-          if (number !== undefined) this.set({ capture: status.name }, number);
-        }
-      },
-    });
-  const counter = (name: string, help: string, value: (status: CaptureStatus) => number) =>
-    new Counter({
-      name,
-      help,
-      labelNames,
-      registers,
-      collect() {
-        this.reset();
-        for (const status of read()) this.inc({ capture: status.name }, value(status));
-      },
-    });
+  type Value = (status: CaptureStatus) => number | undefined;
+  const options = (name: string, help: string) => ({ name, help, labelNames: ['capture'], registers: [registry] });
+  const refill = (metric: Counter | Gauge, value: Value) => {
+    metric.reset();
+    for (const status of read()) {
+      const number = value(status);
+      if (number !== undefined) metric.inc({ capture: status.name }, number);
+    }
+  };
+  const gauge = (name: string, help: string, value: Value) => {
+    const metric: Gauge = new Gauge({ ...options(name, help), collect: () => refill(metric, value) });
+  };
+  const counter = (name: string, help: string, value: Value) => {
+    const metric: Counter = new Counter({ ...options(name, help), collect: () => refill(metric, value) });
+  };
   counter('millrace_capture_transactions_total', 'Transactions captured', status => status.transactions);
   counter('millrace_capture_changes_total', 'Rows changed, truncates and logical messages seen', s => s.changes);
   counter('millrace_capture_records_total', 'Records given to the log', status => status.records);

@@ -1,8 +1,9 @@
 // Records that SQL has produced (kafka.produce), as they come out of the WAL: proven, then into the topic they name.
 import type { Logger } from 'pino';
 import type { Message } from '../postgres/pgoutput.ts';
+import { encodeHeaders } from '../protocol/records.ts';
 import { TopicError } from '../storage/topics.ts';
-import { type Blob, encodeHeaders } from './batch-builder.ts';
+import type { Blob } from './batch-builder.ts';
 import { type Outlet, RecordTooLarge, type Target } from './outlet.ts';
 import { murmur2 } from './partitioner.ts';
 import { type ProducedRecord, producePrefix, readProduced } from './produced-message.ts';

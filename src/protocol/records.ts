@@ -10,6 +10,7 @@ import {
   recordCount,
   writeHeader,
 } from './record-batch.ts';
+import { varintBytes, varlongBytes, writeVarint, writeVarlong } from './varint.ts';
 import { WireError } from './wire.ts';
 
 export interface RecordHeader {
@@ -80,11 +81,16 @@ export function buildBatch(batch: NewBatch): Buffer {
   return bytes;
 }
 
+interface EncodedHeader {
+  readonly key: Buffer;
+  readonly value: Buffer | null;
+}
+
 interface Prepared {
   readonly timestampDelta: bigint;
   readonly key: Buffer | null;
   readonly value: Buffer | null;
-  readonly headers: readonly { readonly key: Buffer; readonly value: Buffer | null }[];
+  readonly headers: readonly EncodedHeader[];
   /** Of the record after its length. */
   readonly length: number;
 }
@@ -93,9 +99,8 @@ function prepare(record: NewRecord, offsetDelta: number, base: bigint): Prepared
   const timestampDelta = record.timestamp - base;
   const { key = null, value = null } = record;
   const headers = (record.headers ?? []).map(header => ({ key: Buffer.from(header.key), value: header.value }));
-  let length = 1 + varlongBytes(timestampDelta) + varintBytes(offsetDelta) + varintBytes(headers.length);
-  length += blobBytes(key) + blobBytes(value);
-  for (const header of headers) length += blobBytes(header.key) + blobBytes(header.value);
+  let length = 1 + varlongBytes(timestampDelta) + varintBytes(offsetDelta);
+  length += blobBytes(key) + blobBytes(value) + headersBytes(headers);
   return { timestampDelta, key, value, headers, length };
 }
 
@@ -106,9 +111,27 @@ function writeRecord(bytes: Buffer, start: number, record: Prepared, offsetDelta
   at = writeVarint(bytes, at, offsetDelta);
   at = writeBlob(bytes, at, record.key);
   at = writeBlob(bytes, at, record.value);
-  at = writeVarint(bytes, at, record.headers.length);
-  for (const { key, value } of record.headers) at = writeBlob(bytes, writeBlob(bytes, at, key), value);
+  return writeHeaders(bytes, at, record.headers);
+}
+
+function headersBytes(headers: readonly EncodedHeader[]): number {
+  let length = varintBytes(headers.length);
+  for (const { key, value } of headers) length += blobBytes(key) + blobBytes(value);
+  return length;
+}
+
+function writeHeaders(bytes: Buffer, start: number, headers: readonly EncodedHeader[]): number {
+  let at = writeVarint(bytes, start, headers.length);
+  for (const { key, value } of headers) at = writeBlob(bytes, writeBlob(bytes, at, key), value);
   return at;
+}
+
+/** Headers, each a name and its value, as they stand in a record, their count before them. */
+export function encodeHeaders(headers: readonly (readonly [string, Buffer | null])[]): Buffer {
+  const encoded = headers.map(([name, value]) => ({ key: Buffer.from(name), value }));
+  const bytes = Buffer.allocUnsafe(headersBytes(encoded));
+  writeHeaders(bytes, 0, encoded);
+  return bytes;
 }
 
 /** `section` is what follows the header of `batch`, uncompressed. Throws WireError. */
@@ -257,46 +280,7 @@ class RecordCursor {
   }
 }
 
-function unsignedBytes(value: number): number {
-  let bytes = 1;
-  for (let rest = value >>> 7; rest > 0; rest >>>= 7) bytes++;
-  return bytes;
-}
-const zigzag = (value: number): number => ((value << 1) ^ (value >> 31)) >>> 0;
-const varintBytes = (value: number): number => unsignedBytes(zigzag(value));
-const fitsInt32 = (value: bigint): boolean => value >= -0x8000_0000n && value <= 0x7fff_ffffn;
-
-function varlongBytes(value: bigint): number {
-  if (fitsInt32(value)) return varintBytes(Number(value));
-  let bytes = 1;
-  for (let rest = BigInt.asUintN(64, (value << 1n) ^ (value >> 63n)) >> 7n; rest > 0n; rest >>= 7n) bytes++;
-  return bytes;
-}
-
 const blobBytes = (blob: Buffer | null): number => (blob === null ? 1 : varintBytes(blob.length) + blob.length);
-
-function writeVarint(bytes: Buffer, start: number, value: number): number {
-  let at = start;
-  let rest = zigzag(value);
-  while (rest > 0x7f) {
-    bytes[at++] = (rest & 0x7f) | 0x80;
-    rest >>>= 7;
-  }
-  bytes[at++] = rest;
-  return at;
-}
-
-function writeVarlong(bytes: Buffer, start: number, value: bigint): number {
-  if (fitsInt32(value)) return writeVarint(bytes, start, Number(value));
-  let at = start;
-  let rest = BigInt.asUintN(64, (value << 1n) ^ (value >> 63n));
-  while (rest > 0x7fn) {
-    bytes[at++] = Number(rest & 0x7fn) | 0x80;
-    rest >>= 7n;
-  }
-  bytes[at++] = Number(rest);
-  return at;
-}
 
 function writeBlob(bytes: Buffer, start: number, blob: Buffer | null): number {
   if (blob === null) return writeVarint(bytes, start, -1);

@@ -36,6 +36,10 @@ export function tunedSettings({ memoryBytes, freeDiskBytes }: Machine): Record<s
     maintenance_work_mem: megabytes(between(32 * MiB, memoryBytes / 32, 512 * MiB)),
     work_mem: megabytes(between(4 * MiB, memoryBytes / 512, 32 * MiB)),
 
+    // Reads are of single rows, where workers have nothing to read ahead. And one that is killed (by a lack of memory, say)
+    // while the server still recovers from another crash is not noticed: whoever waits for its read waits for ever.
+    io_method: 'sync',
+
     // Few and slow checkpoints: each one makes the next change of every page write the page whole.
     wal_level: 'logical',
     // A slot and a walsender for each capture.

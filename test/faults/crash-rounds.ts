@@ -12,6 +12,8 @@ import { WireClient } from './wire.ts';
 const partitions = 4;
 const longestLoadMs = 1000;
 const longestRecoveryMs = 400;
+/** What has not gone on for so long hangs, however slow the disk: then it is told what there is, instead of waiting on. */
+const hangMs = 180_000;
 
 const victims = ['broker', 'postgres', 'broker and postgres', 'postmaster', 'a backend'] as const;
 type Victim = (typeof victims)[number];
@@ -42,17 +44,17 @@ export async function runCrashRounds({ rounds, seed, say, writers = [] }: CrashO
     for (const start of writers) tasks.add(start(load));
 
     for (let round = 1; round <= rounds; round++) {
-      await tasks.or(acknowledged.more(100));
+      await tasks.or(orHang(acknowledged.more(100), 'before a round'));
       await delay(random.below(longestLoadMs));
-      const struck = await tasks.or(strike(server, random));
-      await tasks.or(acknowledged.more(100));
+      const struck = await tasks.or(orHang(strike(server, random), 'a start'));
+      await tasks.or(orHang(acknowledged.more(100), `after killing ${struck.join(', then ')}`));
       const settled = [...acknowledged.all];
       const contents = await tasks.or(readContents(server.port, load.topic, partitions));
       assertHolds(contents, settled);
       reader.assertAgrees(contents);
       say(`round ${round}: killed ${struck.join(', then ')}; ${settled.length} acknowledged records are there once`);
     }
-    await tasks.stop();
+    await orHang(tasks.stop(), 'for the writers to end');
     const contents = await readContents(server.port, load.topic, partitions);
     assertHolds(contents, acknowledged.all);
     reader.assertAgrees(contents);
@@ -65,11 +67,20 @@ export async function runCrashRounds({ rounds, seed, say, writers = [] }: CrashO
     say(`${total} records in ${partitions} partitions, the same to clients and to SQL`);
   } catch (error) {
     say(server.log);
+    say(server.postgresState());
     throw error;
   } finally {
     tasks.abandon();
     await server.remove();
   }
+}
+
+async function orHang<T>(promise: Promise<T>, when: string): Promise<T> {
+  const done = new AbortController();
+  const hang = delay(hangMs, undefined, { signal: done.signal }).then(() => {
+    throw new Error(`nothing went on for ${hangMs / 1000} s ${when}`);
+  });
+  return Promise.race([promise, hang]).finally(() => done.abort());
 }
 
 /** Kills, sometimes again while the server recovers, and sees that it runs in the end. */

@@ -14,6 +14,7 @@ import type { Random } from './random.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const keptLogLines = 400;
+const keptLogBytes = 8192;
 
 export interface ServerOptions {
   /** Flags without their dashes: `{ 'log.level': 'debug' }`. */
@@ -146,6 +147,13 @@ export class TestServer {
     return findProcesses(clusterName(this.#cluster));
   }
 
+  /** What the embedded PostgreSQL's processes do, and the newest of what it has logged. */
+  postgresState(): string {
+    const titles = this.postgresProcesses().map(pid => `${pid} ${titleOf(pid)}`);
+    const log = readFileSync(join(this.directory, 'data', 'postgres.log'), 'utf8').slice(-keptLogBytes);
+    return `${titles.join('\n')}\n${log}`;
+  }
+
   /** Ends everything and removes the data. */
   async remove(): Promise<void> {
     await this.killBroker();
@@ -231,6 +239,15 @@ export async function freePort(): Promise<number> {
   server.close();
   await once(server, 'close');
   return port;
+}
+
+/** As ps shows it; Linux only, elsewhere nothing. */
+function titleOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
+  } catch {
+    return '';
+  }
 }
 
 function kill(pid: number): void {

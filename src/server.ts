@@ -155,6 +155,8 @@ export class Server {
         logger,
       },
       definitions: settings.captures,
+      file: settings.file ?? undefined,
+      references: { env: process.env, cwd: process.cwd() },
       produce: sqlProduces
         ? { autoCreate: settings.autoCreateTopicsEnable, maxMessageBytes: settings.messageMaxBytes }
         : undefined,

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { pino } from 'pino';
-import { Capture, type CaptureState, type CaptureStatus } from '../src/capture/capture.ts';
+import { Capture, type CaptureContext, type CaptureState, type CaptureStatus } from '../src/capture/capture.ts';
 import { readDefinition } from '../src/capture/definition.ts';
 import { settingsWith } from '../src/runtime/config.ts';
 import { serverDefaults } from '../src/storage/server-defaults.ts';
@@ -34,6 +34,8 @@ export interface RunningCapture {
 export interface CaptureRig {
   /** Holds the log. */
   readonly database: TestDatabase;
+  /** What captures run in. */
+  readonly context: CaptureContext;
   /** Slots are the whole server's: names are given an end of their own. */
   readonly suffix: string;
   /** Without a snapshot, unless the definition asks for one. */
@@ -55,6 +57,18 @@ export async function openRig(): Promise<CaptureRig> {
   const suffix = Math.random().toString(36).slice(2, 10);
   const running: Capture[] = [];
 
+  const context: CaptureContext = {
+    databaseUrl: database.url,
+    pool: database.pool,
+    log,
+    topics,
+    settingsOf: topic => effectiveConfig(topic, defaults),
+    term: () => ({ brokerId: 1, epoch: log.epoch }),
+    defaultPartitions: 1,
+    spoolDirectory: directory,
+    logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
+  };
+
   const records = async (topic: string): Promise<CapturedRecord[]> => {
     const { rows } = await database.pool.query<CapturedRecord>(
       `SELECT partition, convert_from(key, 'UTF8') AS key, convert_from(value, 'UTF8') AS value,
@@ -66,6 +80,7 @@ export async function openRig(): Promise<CaptureRig> {
   };
   return {
     database,
+    context,
     suffix,
     records,
     start(name, definition) {
@@ -73,27 +88,14 @@ export async function openRig(): Promise<CaptureRig> {
       const read = readDefinition(name, { ...own, ...definition });
       const states: CaptureState[] = [];
       const waiting = new Set<() => void>();
-      const capture = new Capture(
-        {
-          databaseUrl: database.url,
-          pool: database.pool,
-          log,
-          topics,
-          settingsOf: topic => effectiveConfig(topic, defaults),
-          term: () => ({ brokerId: 1, epoch: log.epoch }),
-          defaultPartitions: 1,
-          spoolDirectory: directory,
-          logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
+      const capture = new Capture(context, {
+        definition: read,
+        onState: state => {
+          states.push(state);
+          for (const wake of waiting) wake();
+          waiting.clear();
         },
-        {
-          definition: read,
-          onState: state => {
-            states.push(state);
-            for (const wake of waiting) wake();
-            waiting.clear();
-          },
-        },
-      );
+      });
       running.push(capture);
       capture.start();
       const onSource = async (query: string): Promise<void> => {

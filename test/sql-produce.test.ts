@@ -215,7 +215,7 @@ test('when every slot is taken Millrace starts, and can be told to try again', a
   await client.query(`SELECT pg_create_physical_replication_slot('taken')`);
   const one = await startsWithout(server.url, /all replication slots are in use/, /max_replication_slots/);
   await client.query(`SELECT pg_drop_replication_slot('taken')`);
-  assert.equal((await fetch(`${one.http}/api/captures/sql/resume`, { method: 'POST' })).status, 204);
+  assert.equal((await fetch(`${one.http}/api/captures/sql/resume`, { method: 'POST' })).status, 200);
   const settings = () => client.query<{ enabled: boolean }>('SELECT enabled FROM kafka.produce_settings');
   await eventually(async () => (await settings()).rows[0]!.enabled);
   await client.query(`SELECT kafka.produce('t', 'x'::text)`);

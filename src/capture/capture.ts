@@ -46,7 +46,8 @@ export interface CaptureOptions {
   readonly onState?: (state: CaptureState, reason?: string, hint?: string) => void;
 }
 
-export type CaptureState = 'starting' | 'streaming' | 'retrying' | 'failed' | 'done' | 'stopped';
+/** paused: until it is resumed; a capture that was never begun has no other. */
+export type CaptureState = 'paused' | 'starting' | 'streaming' | 'retrying' | 'failed' | 'done' | 'stopped';
 
 export interface CaptureStatus {
   readonly name: string;
@@ -206,7 +207,12 @@ export class Capture {
     try {
       this.#tables = await source.tables(definition);
       if (definition.snapshot === 'only' && (await this.#isRead())) return new SnapshotDone();
-      const { captureId, from } = await this.#begin(source);
+      // A slot is made only once every transaction that runs has ended, which may take hours.
+      const cancel = () => void source.cancel();
+      this.#stopping.signal.addEventListener('abort', cancel);
+      const { captureId, from } = await this.#begin(source).finally(() =>
+        this.#stopping.signal.removeEventListener('abort', cancel),
+      );
       this.#confirmed = from;
       emptySpoolDirectory(directory);
       mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -351,13 +357,14 @@ export class Capture {
 
   /** Its row in kafka.captures: how far everything is in the log; 0 where it has never begun. */
   async #register(): Promise<{ captureId: number; confirmed: Lsn }> {
-    const { name, slot: slotName } = this.#definition;
+    const { name, slot: slotName, publication, sourceAsWritten } = this.#definition;
     const { rows } = await this.#lane.transaction(client =>
       client.query<{ id: number; confirmed: string }>(
-        `INSERT INTO kafka.captures AS c (name, slot_name) VALUES ($1, $2)
-         ON CONFLICT (name) DO UPDATE SET slot_name = excluded.slot_name
+        `INSERT INTO kafka.captures AS c (name, slot_name, publication_name, source) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (name) DO UPDATE SET slot_name = excluded.slot_name, publication_name = excluded.publication_name,
+           source = excluded.source, slot_made = c.slot_made AND c.slot_name = excluded.slot_name
          RETURNING capture_id AS id, confirmed_lsn::text AS confirmed`,
-        [name, slotName],
+        [name, slotName, publication, sourceAsWritten ?? null],
       ),
     );
     return { captureId: rows[0]!.id, confirmed: parseLsn(rows[0]!.confirmed) };
@@ -374,7 +381,13 @@ export class Capture {
           `accept the gap with: DELETE FROM kafka.captures WHERE name = '${name}'; the capture then begins anew`,
         );
       }
-      const from = await source.createSlot(slotName, failover);
+      // Before it is there, so that a crash leaves none that nobody may drop.
+      await this.#noteSlot(captureId, true);
+      if (this.#stopping.signal.aborted) throw new Error('stopping'); // nothing would cancel it any more
+      const from = await source.createSlot(slotName, failover).catch(async (error: unknown) => {
+        if (codeOf(error) === '42710') await this.#noteSlot(captureId, false); // somebody else has just made it
+        throw error;
+      });
       this.#logger.info({ slot: slotName, from: formatLsn(from) }, 'made a replication slot');
       await this.#saveProgress(captureId, from);
       return from;
@@ -384,6 +397,11 @@ export class Capture {
     if (confirmed !== noLsn) return confirmed;
     await this.#saveProgress(captureId, slot.confirmed);
     return slot.confirmed;
+  }
+
+  async #noteSlot(captureId: number, made: boolean): Promise<void> {
+    const query = 'UPDATE kafka.captures SET slot_made = $2 WHERE capture_id = $1';
+    await this.#lane.transaction(client => client.query(query, [captureId, made]));
   }
 
   async #watch(source: Source, fail: (error: Error) => void): Promise<void> {

@@ -1,9 +1,11 @@
-// What a capture is told to do: a part of millrace.yaml, `capture.<name>`. Read with zod, unknown keys refused.
+// What a capture is told to do: a part of millrace.yaml, `capture.<name>`, or given over HTTP. Unknown keys are refused.
 import { z } from 'zod';
+import { type DefinitionPlace, keyIn, parseDefinition } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
+import { dereference, type ReferenceSources, refusePassword } from '../runtime/references.ts';
 
-const tablePattern = z.string().regex(/^[^.]+\.[^.]+$/, 'is written schema.table, * stands for any characters');
-const columnName = z.string().regex(/^[^.]+\.[^.]+\.[^.]+$/, 'is written schema.table.column');
+const tablePattern = z.string().regex(/^[^.]+\.[^.]+$/, 'schema.table, where * stands for any characters');
+const columnName = z.string().regex(/^[^.]+\.[^.]+\.[^.]+$/, 'schema.table.column');
 
 const outboxSchema = z
   .strictObject({
@@ -29,7 +31,7 @@ const definitionSchema = z
     keys: z.record(tablePattern, z.array(z.string()).min(1)).default({}),
     prefix: z
       .string()
-      .regex(/^[a-zA-Z0-9._-]+$/)
+      .regex(/^[a-zA-Z0-9._-]+$/, 'letters, digits, periods, underscores and hyphens')
       .optional(),
     topic: z.string().default('{prefix}.{schema}.{table}'),
     partitions: z.number().int().min(1).max(100_000).optional(),
@@ -50,7 +52,7 @@ const definitionSchema = z
     snapshotRowsPerSecond: z.number().positive().optional(),
     slot: z
       .string()
-      .regex(/^[a-z0-9_]{1,63}$/, 'holds only small letters, digits and underscores')
+      .regex(/^[a-z0-9_]{1,63}$/, 'up to 63 small letters, digits and underscores')
       .optional(),
     publication: z.string().min(1).max(63).optional(),
     failover: z.boolean().default(false),
@@ -58,41 +60,58 @@ const definitionSchema = z
   })
   .readonly();
 
-const nameSchema = z
-  .string()
-  .regex(/^[a-z][a-z0-9_]{0,40}$/, 'a capture’s name holds small letters, digits and underscores, a letter first');
+const namePattern = /^[a-z][a-z0-9_]{0,40}$/;
 
 type Read = z.infer<typeof definitionSchema>;
 
 export interface CaptureDefinition extends Omit<Read, 'slot' | 'publication' | 'prefix' | 'decimals'> {
   readonly name: string;
+  /** `source` before it was looked up, which may be shown. */
+  readonly sourceAsWritten: string | undefined;
   readonly slot: string;
   readonly publication: string;
   readonly prefix: string;
   readonly decimals: 'precise' | 'string' | 'double';
 }
 
+export interface DefinitionGiven {
+  /** That the definition is in; undefined over HTTP. */
+  readonly file?: string | undefined;
+  /** Where references are looked up; then passwords are refused. */
+  readonly references?: ReferenceSources;
+}
+
 /** Throws an OperationalError that names what is wrong. */
-export function readDefinition(name: string, value: unknown): CaptureDefinition {
-  const named = nameSchema.safeParse(name);
-  const read = definitionSchema.safeParse(value);
-  if (!named.success || !read.success) {
-    const issue = (named.error ?? read.error)!.issues[0]!;
-    const at = ['capture', name, ...issue.path].join('.');
-    throw new OperationalError(`${at}: ${issue.message}`, {
+export function readDefinition(name: string, value: unknown, given: DefinitionGiven = {}): CaptureDefinition {
+  const place: DefinitionPlace = { path: ['capture', name], file: given.file };
+  if (!namePattern.test(name)) {
+    throw new OperationalError(`${keyIn(place)} has a name that a capture cannot have`, {
       code: 'BAD_SETTING',
-      hint: 'docs/capture.md lists the settings of a capture',
+      hint: 'give up to 41 small letters, digits and underscores, a letter first',
     });
   }
-  const definition = read.data;
+  const definition = parseDefinition(definitionSchema, value, place);
   return Object.freeze({
     ...definition,
     name,
+    source: readSource(definition.source, keyIn(place, 'source'), given.references),
+    sourceAsWritten: definition.source,
     slot: definition.slot ?? `millrace_${name}`,
     publication: definition.publication ?? `millrace_${name}`,
     prefix: definition.prefix ?? name,
     decimals: definition.decimals ?? (definition.format === 'debezium' ? 'precise' : 'string'),
   });
+}
+
+/** The source's URL. */
+export function readSource(
+  written: string | undefined,
+  where: string,
+  references: ReferenceSources | undefined,
+): string | undefined {
+  if (written === undefined || references === undefined) return written;
+  refusePassword(written, 'source', where);
+  return dereference(written, where, references);
 }
 
 /** Whether `schema.table` matches one of the patterns; * stands for any characters. */

@@ -59,17 +59,30 @@ export interface SlotState {
   readonly safeBytes: bigint | null;
 }
 
+/** The comment of a publication that Millrace may drop. */
+const madeByMillrace = 'made by Millrace';
+
+interface SourceFacts {
+  readonly database: string;
+  readonly version: number;
+  readonly backend: number;
+}
+
 export class Source {
   readonly client: pg.Client;
   readonly database: string;
   /** server_version_num. */
   readonly version: number;
+  readonly #url: string;
+  readonly #backend: number;
   readonly #types = new Map<number, TypeInfo>();
 
-  private constructor(client: pg.Client, database: string, version: number) {
+  private constructor(client: pg.Client, url: string, facts: SourceFacts) {
     this.client = client;
-    this.database = database;
-    this.version = version;
+    this.database = facts.database;
+    this.version = facts.version;
+    this.#url = url;
+    this.#backend = facts.backend;
   }
 
   static async open(url: string, onLost: (error: Error) => void): Promise<Source> {
@@ -83,12 +96,13 @@ export class Source {
     await client.connect();
     try {
       await client.query(settleSession);
-      const { rows } = await client.query<{ database: string; version: number; wal_level: string; may: boolean }>(
+      const { rows } = await client.query<SourceFacts & { wal_level: string; may: boolean }>(
         `SELECT current_database()::text AS database, current_setting('server_version_num')::int AS version,
+                pg_backend_pid() AS backend,
                 current_setting('wal_level') AS wal_level,
                 (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may`,
       );
-      const { database, version, wal_level, may } = rows[0]!;
+      const { wal_level, may } = rows[0]!;
       if (wal_level !== 'logical') {
         throw new CaptureError(
           `wal_level is ${wal_level}; capture needs logical`,
@@ -101,7 +115,7 @@ export class Source {
           `run as a superuser: ALTER ROLE ${quoteIdentifier(client.user ?? '')} REPLICATION`,
         );
       }
-      return new Source(client, database, version);
+      return new Source(client, url, rows[0]!);
     } catch (error) {
       await client.end().catch(() => {});
       throw error;
@@ -110,6 +124,13 @@ export class Source {
 
   async end(): Promise<void> {
     await this.client.end().catch(() => {});
+  }
+
+  /** Has the query that runs now fail. */
+  async cancel(): Promise<void> {
+    const other = await Source.open(this.#url, () => {}).catch(() => undefined);
+    await other?.client.query('SELECT pg_cancel_backend($1)', [this.#backend]).catch(() => {});
+    await other?.end();
   }
 
   async tables(definition: CaptureDefinition): Promise<SourceTable[]> {
@@ -177,7 +198,8 @@ export class Source {
       if (rows.length === 0) {
         if (confirmed !== noLsn) throw publicationGone(definition, confirmed);
         await this.client.query(
-          `CREATE PUBLICATION ${name}${list === '' ? '' : ` FOR TABLE ${list}`} WITH (${withOptions})`,
+          `CREATE PUBLICATION ${name}${list === '' ? '' : ` FOR TABLE ${list}`} WITH (${withOptions});
+           COMMENT ON PUBLICATION ${name} IS '${madeByMillrace}'`,
         );
         return;
       }
@@ -204,6 +226,15 @@ export class Source {
   async isPublished({ publication }: CaptureDefinition): Promise<boolean> {
     const { rowCount } = await this.client.query('SELECT FROM pg_publication WHERE pubname = $1', [publication]);
     return rowCount === 1;
+  }
+
+  /** Who made it, as its comment tells; undefined where there is none. */
+  async publicationOwner(publication: string): Promise<'millrace' | 'other' | undefined> {
+    const { rows } = await this.client.query<{ own: boolean | null }>(
+      `SELECT obj_description(oid, 'pg_publication') = $2 AS own FROM pg_publication WHERE pubname = $1`,
+      [publication, madeByMillrace],
+    );
+    return rows[0] && (rows[0].own ? 'millrace' : 'other');
   }
 
   async slot(name: string): Promise<SlotState | undefined> {

@@ -3,6 +3,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { codeOf, messageOf, OperationalError } from './errors.ts';
+import { didYouMean } from './nearest.ts';
+import { dereference, refusePassword } from './references.ts';
 import { BadValue } from './setting-types.ts';
 import { flagOf, type SettingName, type Settings, settingNames, settingOf, variableOf } from './settings.ts';
 
@@ -31,7 +33,7 @@ const foreignVariable = /^MILLRACE_(TEST_|SERVICE_|PORT(_|$))/;
 /** The defaults with some of them replaced. */
 export function settingsWith(values: Partial<Settings>): Settings {
   const defaults = Object.fromEntries(settingNames.map(name => [name, settingOf(name).default]));
-  return Object.freeze({ captures: {}, ...defaults, ...values }) as Settings;
+  return Object.freeze({ captures: {}, file: null, ...defaults, ...values }) as Settings;
 }
 
 export async function readSettings(sources: Sources): Promise<Settings> {
@@ -44,7 +46,7 @@ export async function readSettings(sources: Sources): Promise<Settings> {
     values[name] = written === undefined ? settingOf(name).default : parse(name, written, sources);
   }
   const captures = Object.freeze(file.captures);
-  const settings = settingsWith({ ...(values as Partial<Settings>), captures });
+  const settings = settingsWith({ ...(values as Partial<Settings>), captures, file: file.path });
   return Object.freeze({ ...settings, dataDir: resolve(sources.cwd, settings.dataDir) });
 }
 
@@ -98,6 +100,7 @@ function readVariables(env: Sources['env']): WrittenSettings {
 }
 
 interface FileSettings {
+  readonly path: string | null;
   readonly settings: WrittenSettings;
   readonly captures: Readonly<Record<string, unknown>>;
 }
@@ -108,7 +111,7 @@ const capturesKey = 'capture';
 async function readFile(sources: Sources, flag: string | undefined): Promise<FileSettings> {
   const given = flag ?? sources.env[configVariable];
   const path = resolve(sources.cwd, given ?? defaultConfigFile);
-  if (given === undefined && !existsSync(path)) return { settings: new Map(), captures: {} };
+  if (given === undefined && !existsSync(path)) return { path: null, settings: new Map(), captures: {} };
   let source: string;
   try {
     source = readFileSync(path, 'utf8');
@@ -133,7 +136,7 @@ async function readFile(sources: Sources, flag: string | undefined): Promise<Fil
   let captures: FileSettings['captures'] = {};
   for (const [key, value] of Object.entries(document)) {
     if (key === capturesKey) {
-      captures = readCaptures(value, path, sources);
+      captures = readCaptures(value, path);
       continue;
     }
     const name = known.get(key);
@@ -144,26 +147,17 @@ async function readFile(sources: Sources, flag: string | undefined): Promise<Fil
       );
     }
     settings.set(name, { text: yamlText(key, value, path), where: `${key} in ${path}` });
-    if (settingOf(name).secret) refusePassword(settings.get(name)!.text, key, path);
+    if (settingOf(name).secret) refusePassword(settings.get(name)!.text, key, `${key} in ${path}`);
   }
-  return { settings, captures };
+  return { path, settings, captures };
 }
 
-/** Captures by name, their sources' URLs looked up. What else is in them is checked where it is understood. */
-function readCaptures(value: unknown, path: string, sources: Sources): FileSettings['captures'] {
+/** Captures by name, as they are written. What is in them is checked where it is understood. */
+function readCaptures(value: unknown, path: string): FileSettings['captures'] {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw badSetting(`${capturesKey} in ${path} does not hold captures by their names`, 'see docs/capture.md');
   }
-  return Object.fromEntries(
-    Object.entries(value).map(([name, definition]: [string, unknown]) => {
-      if (typeof definition !== 'object' || definition === null) return [name, definition];
-      if (!('source' in definition) || typeof definition.source !== 'string') return [name, definition];
-      const where = `${capturesKey}.${name}.source`;
-      refusePassword(definition.source, where, path);
-      const source = dereference({ text: definition.source, where: `${where} in ${path}` }, sources);
-      return [name, { ...definition, source }];
-    }),
-  );
+  return { ...value };
 }
 
 function yamlText(key: string, value: unknown, path: string): string {
@@ -173,17 +167,9 @@ function yamlText(key: string, value: unknown, path: string): string {
   throw badSetting(`${key} in ${path} has ${value === null ? 'no value' : 'a nested value'}`, hint);
 }
 
-/** Settings files are committed, copied and mailed; passwords must not be in them. */
-function refusePassword(text: string, key: string, path: string): void {
-  if (/^(env|file):/.test(text)) return;
-  if (/^\w+:\/\/[^/@]*:[^/@]+@/.test(text) || /[?&]password=/.test(text)) {
-    throw badSetting(`${key} in ${path} holds a password`, `write ${key}: env:NAME or ${key}: file:PATH instead`);
-  }
-}
-
 function parse(name: SettingName, written: Written, sources: Sources): unknown {
   const { type, secret } = settingOf(name);
-  const text = secret ? dereference(written, sources) : written.text;
+  const text = secret ? dereference(written.text, written.where, sources) : written.text;
   try {
     return type.parse(text);
   } catch (error) {
@@ -193,57 +179,8 @@ function parse(name: SettingName, written: Written, sources: Sources): unknown {
   }
 }
 
-function dereference({ text, where }: Written, sources: Sources): string {
-  const [, kind, target = ''] = /^(env|file):(.*)$/s.exec(text) ?? [];
-  if (kind === 'env') {
-    const value = sources.env[target];
-    if (value !== undefined && value !== '') return value;
-    throw badSetting(`${where} refers to the environment variable ${target}, which is not set`, 'set it');
-  }
-  if (kind === 'file') {
-    const path = resolve(sources.cwd, target);
-    try {
-      return readFileSync(path, 'utf8').trim();
-    } catch (error) {
-      throw badSetting(
-        `${where} refers to ${path}, which cannot be read (${codeOf(error)})`,
-        'correct the path or its permissions',
-      );
-    }
-  }
-  return text;
-}
-
 function badSetting(message: string, hint: string): OperationalError {
   return new OperationalError(message, { code: 'BAD_SETTING', hint });
 }
 
 const quote = (value: string): string => JSON.stringify(value.length > 100 ? `${value.slice(0, 100)}…` : value);
-
-function didYouMean(wrong: string, known: readonly string[]): string {
-  const normal = (value: string) => value.toLowerCase().replaceAll(/[-_.]/g, '');
-  let nearest = '';
-  let nearestDistance = Number.POSITIVE_INFINITY;
-  for (const candidate of known) {
-    const distance = editDistance(normal(wrong), normal(candidate));
-    if (distance < nearestDistance) {
-      nearest = candidate;
-      nearestDistance = distance;
-    }
-  }
-  return `did you mean ${nearest}? `;
-}
-
-/** Levenshtein's distance, one row at a time. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const substitution = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substitution, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
-}

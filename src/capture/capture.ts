@@ -268,7 +268,7 @@ export class Capture {
         publication: definition.publication,
         from,
         outlet,
-        handler: snapshots,
+        handler: snapshots.handler,
         spoolDirectory: directory,
         saveProgress: lsn => this.#saveProgress(captureId, lsn),
         onEnd: broken,

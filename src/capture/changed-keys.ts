@@ -5,22 +5,26 @@ import type { Visibility } from './visibility.ts';
 /** Keys remembered for a table; a transaction that brings more is noted as changing everything. */
 const maxKeys = 200_000;
 
+/** By key, whether the stream has its rows whole: not where values that are stored out of line were left out of one. */
+export type Changed = ReadonlyMap<string, boolean>;
+
 export class ChangedKeys {
   /** By transaction; `all` for one that changed more keys than are remembered, or truncated the table. */
-  readonly #byXid = new Map<number, Set<string> | 'all'>();
+  readonly #byXid = new Map<number, Map<string, boolean> | 'all'>();
   #count = 0;
 
-  add(xid: number, key: string): void {
+  add(xid: number, key: string, whole = true): void {
     const keys = this.#byXid.get(xid);
     if (keys === 'all') return;
     if (this.#count >= maxKeys) {
       this.addAll(xid);
       return;
     }
-    const before = keys?.size ?? 0;
-    const after = keys ?? new Set<string>();
-    if (keys === undefined) this.#byXid.set(xid, after);
-    this.#count += after.add(key).size - before;
+    const noted = keys ?? new Map<string, boolean>();
+    if (keys === undefined) this.#byXid.set(xid, noted);
+    const before = noted.size;
+    noted.set(key, whole && (noted.get(key) ?? true));
+    this.#count += noted.size - before;
   }
 
   addAll(xid: number): void {
@@ -28,25 +32,27 @@ export class ChangedKeys {
     this.#byXid.set(xid, 'all');
   }
 
-  /** The keys that were changed behind the back of `visibility`; or `all`. */
-  unseenBy(visibility: Visibility): ReadonlySet<string> | 'all' {
-    const unseen = new Set<string>();
+  /** What was changed behind the back of `visibility`. */
+  unseenBy(visibility: Visibility): Changed | 'all' {
+    const whole = new Map<string, boolean>();
     for (const [xid, keys] of this.#byXid) {
       if (visibility.sees(xid)) continue;
       if (keys === 'all') return 'all';
-      for (const key of keys) unseen.add(key);
+      for (const [key, isWhole] of keys) whole.set(key, isWhole && (whole.get(key) ?? true));
     }
-    return unseen;
+    return whole;
   }
 
-  /** Nothing will be read any more that sees less than `visibility`. */
-  forget(visibility: Visibility): void {
-    for (const xid of [...this.#byXid.keys()]) if (visibility.sees(xid)) this.#drop(xid);
+  /** Nothing will be read any more that sees less than each of `floors`. */
+  forget(floors: readonly Visibility[]): void {
+    for (const xid of [...this.#byXid.keys()]) {
+      if (floors.every(floor => floor.sees(xid))) this.#drop(xid);
+    }
   }
 
   #drop(xid: number): void {
     const keys = this.#byXid.get(xid);
-    if (keys instanceof Set) this.#count -= keys.size;
+    if (keys instanceof Map) this.#count -= keys.size;
     this.#byXid.delete(xid);
   }
 }

@@ -46,10 +46,12 @@ const definitionSchema = z
      * then it ends; never: changes alone.
      */
     snapshot: z.enum(['initial', 'never', 'only', 'when_needed']).default('initial'),
-    /** Tables that are read at once. */
+    /** Sessions that read, of one table or of several. */
     snapshotReaders: z.number().int().min(1).max(16).default(2),
-    /** Of each reader. */
+    /** Of all of them together. */
     snapshotRowsPerSecond: z.number().positive().optional(),
+    /** Of rows as text, of all of them together. */
+    snapshotBytesPerSecond: z.number().positive().optional(),
     slot: z
       .string()
       .regex(/^[a-z0-9_]{1,63}$/, 'up to 63 small letters, digits and underscores')

@@ -90,7 +90,7 @@ export class Cluster {
   configure(port: number, settings: Readonly<Record<string, string>>): void {
     const { cluster, sockets } = this.#directory;
     const configuration = formatSettings({
-      ...tunedSettings(measureMachine(cluster)),
+      ...tunedSettings(measureMachine(cluster), majorVersion(this.#installation)),
       ...settings,
       port: String(port),
       // Relative to the cluster where PostgreSQL cannot pass the directories above (see #visible).

@@ -23,7 +23,8 @@ export function measureMachine(directory: string): Machine {
 const between = (low: number, value: number, high: number): number => Math.min(high, Math.max(low, value));
 const megabytes = (bytes: number): string => `${Math.floor(bytes / MiB)}MB`;
 
-export function tunedSettings({ memoryBytes, freeDiskBytes }: Machine): Record<string, string> {
+/** `version`: PostgreSQL's major one. */
+export function tunedSettings({ memoryBytes, freeDiskBytes }: Machine, version: number): Record<string, string> {
   const maxWal = between(GiB, freeDiskBytes / 10, 8 * GiB);
   return {
     listen_addresses: '127.0.0.1',
@@ -38,7 +39,7 @@ export function tunedSettings({ memoryBytes, freeDiskBytes }: Machine): Record<s
 
     // Reads are of single rows, where workers have nothing to read ahead. And one that is killed (by a lack of memory, say)
     // while the server still recovers from another crash is not noticed: whoever waits for its read waits for ever.
-    io_method: 'sync',
+    ...(version < 18 ? {} : { io_method: 'sync' }),
 
     // Few and slow checkpoints: each one makes the next change of every page write the page whole.
     wal_level: 'logical',

@@ -62,13 +62,14 @@ export class SnapshotRig {
 
   async start(settings: Readonly<Record<string, unknown>> = {}): Promise<void> {
     const own = { tables: ['public.*'], format: 'plain', partitions: 3, slot: this.slot };
-    const shop = { ...own, ...(this.#source === undefined ? {} : { source: this.#source }), ...settings };
+    const shop = { ...own, ...(this.#source === undefined ? {} : { source: 'env:SHOP' }), ...settings };
     writeFileSync(join(this.#directory, 'millrace.yaml'), JSON.stringify({ capture: { shop } }));
-    this.#millrace = new Millrace([
+    const flags = [
       `--database-url=${this.database.url}`,
       `--config=${this.#directory}/millrace.yaml`,
       `--capture-spool-dir=${this.#directory}/spool`,
-    ]);
+    ];
+    this.#millrace = new Millrace(flags, { env: { SHOP: this.sourceUrl } });
     await this.#millrace.ready();
   }
 

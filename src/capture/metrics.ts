@@ -1,6 +1,7 @@
 // What /metrics tells of captures, read from their status when it is asked for.
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { CaptureStatus } from './capture.ts';
+import type { SnapshotStatus } from './snapshots.ts';
 
 export function observeCaptures(registry: Registry, read: () => readonly CaptureStatus[]): void {
   type Value = (status: CaptureStatus) => number | undefined;
@@ -18,6 +19,21 @@ export function observeCaptures(registry: Registry, read: () => readonly Capture
   const counter = (name: string, help: string, value: Value) => {
     const metric: Counter = new Counter({ ...options(name, help), collect: () => refill(metric, value) });
   };
+  const tableGauge = (name: string, help: string, value: (snapshot: SnapshotStatus) => number | null) => {
+    const metric: Gauge = new Gauge({
+      ...options(name, help),
+      labelNames: ['capture', 'table'],
+      collect() {
+        metric.reset();
+        for (const { name: capture, snapshots } of read()) {
+          for (const snapshot of snapshots) {
+            const number = value(snapshot);
+            if (number !== null) metric.set({ capture, table: snapshot.table }, number);
+          }
+        }
+      },
+    });
+  };
   counter('millrace_capture_transactions_total', 'Transactions captured', status => status.transactions);
   counter('millrace_capture_changes_total', 'Rows changed, truncates and logical messages seen', s => s.changes);
   counter('millrace_capture_records_total', 'Records given to the log', status => status.records);
@@ -31,6 +47,13 @@ export function observeCaptures(registry: Registry, read: () => readonly Capture
     'millrace_capture_snapshot_tables_left',
     'Tables that have not been read to their end',
     ({ snapshots }) => snapshots.filter(({ state }) => state !== 'done').length,
+  );
+  tableGauge('millrace_capture_snapshot_table_rows', 'Rows of a table that its last snapshot has read', s => s.rows);
+  tableGauge('millrace_capture_snapshot_table_bytes', 'Bytes of their values as text', s => s.bytes);
+  tableGauge(
+    'millrace_capture_snapshot_table_estimated_rows',
+    'Rows that the planner took the table to have',
+    s => s.estimatedRows,
   );
   gauge('millrace_capture_streaming', '1 while the capture streams', s => (s.state === 'streaming' ? 1 : 0));
   gauge('millrace_capture_lag_seconds', 'Age of the newest commit seen while anything waits', s => s.lagMs / 1000);

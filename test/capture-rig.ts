@@ -2,10 +2,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import pg from 'pg';
 import { pino } from 'pino';
 import { Capture, type CaptureContext, type CaptureState, type CaptureStatus } from '../src/capture/capture.ts';
 import { readDefinition } from '../src/capture/definition.ts';
+import { PostgresClient } from '../src/postgres/client.ts';
 import { settingsWith } from '../src/runtime/config.ts';
 import { serverDefaults } from '../src/storage/server-defaults.ts';
 import { effectiveConfig } from '../src/storage/topic-config.ts';
@@ -25,6 +25,8 @@ export interface RunningCapture {
   status(): CaptureStatus;
   /** Resolves in the state; rejects in `failed`, where that is not what is waited for. */
   reached(state: CaptureState): Promise<CaptureStatus>;
+  /** Stops it alone, also where its source cannot be reached. */
+  halt(): Promise<void>;
   /** Resolves when nobody reads its slot any more. */
   stop(): Promise<void>;
   /** Stops it, and drops its slot. */
@@ -99,7 +101,7 @@ export async function openRig(): Promise<CaptureRig> {
       running.push(capture);
       capture.start();
       const onSource = async (query: string): Promise<void> => {
-        const client = new pg.Client({ connectionString: read.source ?? database.url });
+        const client = new PostgresClient(read.source ?? database.url);
         await client.connect();
         await client.query(query, [read.slot]);
         await client.end();
@@ -115,6 +117,7 @@ export async function openRig(): Promise<CaptureRig> {
             await new Promise<void>(resolve => waiting.add(resolve));
           }
         },
+        halt: () => capture.stop(),
         async stop() {
           await capture.stop();
           // Its walsender may not have noticed yet that nobody listens.

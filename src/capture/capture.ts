@@ -10,7 +10,7 @@ import type { Logger } from 'pino';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import type { Pool } from '../postgres/pool.ts';
 import { backoff } from '../runtime/backoff.ts';
-import { codeOf, messageOf } from '../runtime/errors.ts';
+import { codeOf, messageOf, OperationalError } from '../runtime/errors.ts';
 import type { Log } from '../storage/log.ts';
 import type { TopicSettings } from '../storage/topic-config.ts';
 import type { Term, Topic, Topics } from '../storage/topics.ts';
@@ -180,7 +180,7 @@ export class Capture {
         return;
       }
       this.#logger.warn({ error: messageOf(error), code: codeOf(error) }, 'a capture broke off; trying again');
-      this.#become('retrying', messageOf(error));
+      this.#become('retrying', messageOf(error), error instanceof OperationalError ? error.hint : undefined);
       if (Date.now() - began > 60_000) wait = backoff({ firstMs: 100, maxMs: 10_000 });
       await Promise.race([wait(), abortOf(this.#stopping.signal)]);
     }
@@ -426,6 +426,7 @@ function lasting(error: Error, definition: CaptureDefinition): CaptureError | un
   // The next attempt begins anew.
   if (error instanceof GapError && definition.snapshot === 'when_needed') return undefined;
   if (error instanceof CaptureError) return error;
+  if (error instanceof OperationalError && !error.retriable) return new CaptureError(error.message, error.hint);
   // Of a slot that is gone, the next look at it says more.
   if (codeOf(error) !== '42704' || !error.message.includes(definition.publication)) return undefined;
   return publicationGone(definition);

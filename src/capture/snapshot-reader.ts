@@ -3,7 +3,8 @@
 // A chunk is all rows of a piece between two places, in their order. By key: as many rows as make a chunk. By ctid: the
 // rows on the next pages, as many pages as are likely to make one; a place is then a ctid or the beginning of a page.
 import { randomBytes } from 'node:crypto';
-import pg from 'pg';
+import type pg from 'pg';
+import { PostgresClient } from '../postgres/client.ts';
 import type { Relation } from '../postgres/pgoutput.ts';
 import { quoteIdentifier } from '../postgres/replication.ts';
 import { settleSession } from '../postgres/session-settings.ts';
@@ -76,8 +77,7 @@ export class SnapshotReader {
   }
 
   static async open(url: string, publication: string, version: number): Promise<SnapshotReader> {
-    const client = new pg.Client({
-      connectionString: url,
+    const client = new PostgresClient(url, {
       application_name: 'millrace snapshot',
       connectionTimeoutMillis: 10_000,
       keepAlive: true,

@@ -1,6 +1,7 @@
 // The database that is captured, as a client sees it: whether it can be captured, its tables and types, the publication
 // and the slot. What is wrong is told with the SQL that mends it; what would lose changes ends the capture.
-import pg from 'pg';
+import type pg from 'pg';
+import { PostgresClient } from '../postgres/client.ts';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import { quoteIdentifier } from '../postgres/replication.ts';
 import { settleSession } from '../postgres/session-settings.ts';
@@ -86,8 +87,7 @@ export class Source {
   }
 
   static async open(url: string, onLost: (error: Error) => void): Promise<Source> {
-    const client = new pg.Client({
-      connectionString: url,
+    const client = new PostgresClient(url, {
       application_name: 'millrace capture',
       connectionTimeoutMillis: 10_000,
       keepAlive: true,

@@ -1,7 +1,8 @@
 // Looks at a database before anything is done to it: can it be reached, is it new enough, may this role make or
 // change schema kafka. What later features want (logical replication) is told, not demanded.
-import pg from 'pg';
+import type pg from 'pg';
 import { codeOf, messageOf, type OperationalCode, OperationalError } from '../runtime/errors.ts';
+import { PostgresClient } from './client.ts';
 
 export const oldestMajorVersion = 14;
 const connectTimeoutMs = 10_000;
@@ -66,14 +67,14 @@ export async function checkDatabase(url: string, connections: number): Promise<D
 
 function connectingClient(url: string): pg.Client {
   try {
-    const client = new pg.Client({
-      connectionString: url,
+    const client = new PostgresClient(url, {
       application_name: 'millrace check',
       connectionTimeoutMillis: connectTimeoutMs,
     });
     client.on('error', () => {}); // whatever breaks here is told by the call that is waiting
     return client;
   } catch (cause) {
+    if (cause instanceof OperationalError) throw cause;
     throw new OperationalError('the database URL cannot be read', {
       code: 'BAD_SETTING',
       hint: 'write it as postgres://user:password@host:5432/database',
@@ -138,6 +139,7 @@ function warnings(facts: Facts, connections: number): string[] {
 function explainConnectError(error: unknown, where: string, client: pg.Client): OperationalError {
   const fail = (message: string, code: OperationalCode, hint: string, retriable = false) =>
     new OperationalError(message, { code, hint, retriable, cause: error });
+  if (error instanceof OperationalError) return error; // about TLS
   switch (codeOf(error)) {
     case '28P01':
     case '28000':

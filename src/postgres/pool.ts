@@ -1,6 +1,7 @@
 // The pool that everything but the log's writers and readers goes through (those have sessions of their own,
 // session.ts, because they need bytes that pg's text results would copy twice).
 import pg from 'pg';
+import { type ClientOptions, PostgresClient } from './client.ts';
 import { settleSession } from './session-settings.ts';
 
 export type Pool = pg.Pool;
@@ -25,14 +26,13 @@ const backends = new WeakMap<pg.ClientBase, number>();
 /** The backend that serves a pooled connection: what the login tells is the pooler's own id where one is between. */
 export const backendOf = (client: pg.ClientBase): number | undefined => backends.get(client);
 
-/** pg-pool's hook for new connections, which its types lack. */
-interface VerifiedPoolConfig extends pg.PoolConfig {
-  verify(client: pg.PoolClient, done: (error?: Error) => void): void;
-}
-
 export function openPool(databaseUrl: string, options: PoolOptions): Pool {
-  const config: VerifiedPoolConfig = {
-    connectionString: databaseUrl,
+  const config: pg.PoolConfig = {
+    Client: class extends PostgresClient {
+      constructor(given: ClientOptions = {}) {
+        super(databaseUrl, given);
+      }
+    },
     max: options.max,
     application_name: options.applicationName,
     connectionTimeoutMillis: 10_000,

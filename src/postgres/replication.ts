@@ -3,8 +3,8 @@
 // once with the position last confirmed, and the confirmation goes out by the clock too, so that a reader that has
 // been paused for hours is not taken for dead (wal_sender_timeout).
 import type { Socket } from 'node:net';
-import pg from 'pg';
-import { directSocket, type Receive } from '../runtime/direct-socket.ts';
+import type pg from 'pg';
+import { type ClientOptions, type LoggedIn, logIn } from './client.ts';
 import { formatLsn, type Lsn, noLsn } from './lsn.ts';
 import { ConnectionLostError, type PostgresError, parseError } from './session.ts';
 
@@ -40,14 +40,12 @@ const copyData = 0x64;
 const readBytes = 262_144;
 
 /** pg knows the startup parameter, its types do not. */
-interface ReplicationConfig extends pg.ClientConfig {
+interface ReplicationOptions extends ClientOptions {
   replication: 'database';
 }
 
 export class ReplicationConnection {
-  readonly #client: pg.Client;
-  /** Undefined where TLS reads the socket. */
-  readonly #readDirectly: ((receive: Receive) => void) | undefined;
+  readonly #login: LoggedIn;
   #handlers: ReplicationHandlers | undefined;
   #socket: Socket | undefined;
   /** Everything before this may be forgotten by the server. */
@@ -64,47 +62,31 @@ export class ReplicationConnection {
   #ended = false;
   #error: PostgresError | undefined;
 
-  private constructor(client: pg.Client, readDirectly: ((receive: Receive) => void) | undefined) {
-    this.#client = client;
-    this.#readDirectly = readDirectly;
+  private constructor(login: LoggedIn) {
+    this.#login = login;
   }
 
   /** Logged in as a walsender of the URL's database. The role needs REPLICATION. */
   static async open(databaseUrl: string, applicationName: string): Promise<ReplicationConnection> {
-    const config: ReplicationConfig = {
-      connectionString: databaseUrl,
+    const options: ReplicationOptions = {
       application_name: applicationName,
       connectionTimeoutMillis: 10_000,
       keepAlive: true,
       replication: 'database',
     };
-    // During login pg listens, and keeps what it gets.
-    let receive: Receive = chunk => direct.emit('data', Buffer.from(chunk));
-    const direct = directSocket(readBytes, chunk => receive(chunk));
-    // TLS reads the socket itself; then chunks come as events do.
-    const secured = new pg.Client(config).ssl;
-    const client = new pg.Client(secured ? config : { ...config, stream: () => direct });
-    client.on('error', () => {}); // until the handover; afterwards the socket's events come to us
-    await client.connect();
-    const readDirectly = (next: Receive) => {
-      receive = next;
-    };
-    return new ReplicationConnection(client, secured ? undefined : readDirectly);
+    return new ReplicationConnection(await logIn(databaseUrl, options, readBytes));
   }
 
   /** A replication command or a simple query, before `start`. */
   async command<T extends pg.QueryResultRow>(sql: string): Promise<T[]> {
-    return (await this.#client.query<T>(sql)).rows;
+    return (await this.#login.client.query<T>(sql)).rows;
   }
 
   /** Begins to stream. Refusals (the slot is in use, or gone) come through `onEnd` as PostgresError. */
   start(options: StartOptions, handlers: ReplicationHandlers): void {
     this.#handlers = handlers;
-    const socket = (this.#client as unknown as { connection: { stream: Socket } }).connection.stream;
+    const socket = this.#login.takeOver(chunk => this.#receive(chunk));
     this.#socket = socket;
-    for (const event of ['data', 'error', 'close', 'end']) socket.removeAllListeners(event);
-    if (this.#readDirectly) this.#readDirectly(chunk => this.#receive(chunk));
-    else socket.on('data', chunk => this.#receive(chunk));
     socket.on('error', error =>
       this.#end(new ConnectionLostError(`lost the replication connection: ${error.message}`)),
     );
@@ -153,7 +135,7 @@ export class ReplicationConnection {
     clearInterval(this.#timer);
     const socket = this.#socket;
     if (socket === undefined) {
-      await this.#client.end().catch(() => {});
+      await this.#login.client.end().catch(() => {});
       return;
     }
     if (socket.destroyed) return;
@@ -169,7 +151,7 @@ export class ReplicationConnection {
     this.#ended = true;
     clearInterval(this.#timer);
     if (this.#socket) this.#socket.destroy();
-    else void this.#client.end().catch(() => {});
+    else void this.#login.client.end().catch(() => {});
   }
 
   #end(error: Error): void {

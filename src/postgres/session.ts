@@ -5,9 +5,8 @@
 //  - result values are subarrays of what came off the socket, so stored batches reach a consumer uncopied.
 // Requests may be pipelined: each ends in one ReadyForQuery, and answers come in order.
 import type { Socket } from 'node:net';
-import pg from 'pg';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
-import { directSocket, type Receive } from '../runtime/direct-socket.ts';
+import { type LoggedIn, logIn } from './client.ts';
 import type { CopyPayload } from './copy.ts';
 import { settleSession } from './session-settings.ts';
 
@@ -79,49 +78,29 @@ export class Session {
   /** Whether what #receive is given is overwritten by the next read. */
   readonly #reusesChunks: boolean;
 
-  private constructor(
-    socket: Socket,
-    readDirectly: ((receive: Receive) => void) | undefined,
-    processId: number,
-    { onLost, memory }: SessionOptions,
-  ) {
-    this.#socket = socket;
+  private constructor(login: LoggedIn, processId: number, { onLost, memory }: SessionOptions) {
     this.processId = processId;
     this.#onLost = onLost;
     this.#memory = memory;
-    this.#reusesChunks = readDirectly !== undefined;
-    for (const event of ['data', 'error', 'close', 'end']) socket.removeAllListeners(event);
-    if (readDirectly) readDirectly(chunk => this.#receive(chunk));
-    else socket.on('data', chunk => this.#receive(chunk));
+    this.#reusesChunks = login.reusesChunks;
+    const socket = login.takeOver(chunk => this.#receive(chunk));
+    this.#socket = socket;
     socket.on('error', error => this.#lose(error.message));
     socket.on('close', () => this.#lose('the connection was closed'));
     socket.setNoDelay(true);
   }
 
   static async open(databaseUrl: string, options: SessionOptions): Promise<Session> {
-    const config: pg.ClientConfig = {
-      connectionString: databaseUrl,
-      application_name: options.applicationName,
-      connectionTimeoutMillis: 10_000,
-      keepAlive: true,
-    };
-    // During login pg listens, and keeps what it gets.
-    let receive: Receive = chunk => direct.emit('data', Buffer.from(chunk));
-    const direct = directSocket(readBytes, chunk => receive(chunk));
-    // TLS reads the socket itself; then chunks come as events do.
-    const secured = new pg.Client(config).ssl;
-    const client = new pg.Client(secured ? config : { ...config, stream: () => direct });
-    client.on('error', () => {}); // until the handover; afterwards the socket's events come to us
-    await client.connect();
-    const { rows } = await client.query<{ pid: number }>(settleSession).catch(async (error: unknown) => {
-      await client.end().catch(() => {});
+    const login = await logIn(
+      databaseUrl,
+      { application_name: options.applicationName, connectionTimeoutMillis: 10_000, keepAlive: true },
+      readBytes,
+    );
+    const { rows } = await login.client.query<{ pid: number }>(settleSession).catch(async (error: unknown) => {
+      await login.client.end().catch(() => {});
       throw error;
     });
-    const inner = client as unknown as { connection: { stream: Socket } };
-    const readDirectly = (next: Receive) => {
-      receive = next;
-    };
-    return new Session(inner.connection.stream, secured ? undefined : readDirectly, rows[0]!.pid, options);
+    return new Session(login, rows[0]!.pid, options);
   }
 
   get lost(): boolean {

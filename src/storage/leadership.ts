@@ -9,7 +9,8 @@
 //                   old term have committed or gone, and none can follow
 //
 // The same step settles a COMMIT whose answer was lost: begin a new term, then read the log's end back.
-import pg from 'pg';
+import type pg from 'pg';
+import { PostgresClient } from '../postgres/client.ts';
 import { settleSession } from '../postgres/session-settings.ts';
 import { OperationalError } from '../runtime/errors.ts';
 
@@ -40,8 +41,7 @@ export interface TermOptions {
 }
 
 export async function beginTerm(options: TermOptions): Promise<Term> {
-  const connection = new pg.Client({
-    connectionString: options.databaseUrl,
+  const connection = new PostgresClient(options.databaseUrl, {
     application_name: 'millrace leader',
     connectionTimeoutMillis: 10_000,
     keepAlive: true,

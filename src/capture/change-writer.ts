@@ -4,7 +4,7 @@ import type { Lsn } from '../postgres/lsn.ts';
 import type { Message, Relation, Tuple } from '../postgres/pgoutput.ts';
 import { TopicError } from '../storage/topics.ts';
 import type { Blob } from './batch-builder.ts';
-import { type CaptureDefinition, isCaptured, isOutbox, topicOf } from './definition.ts';
+import { type CaptureDefinition, isCaptured, isOutbox, isPartCaptured, topicOf } from './definition.ts';
 import { type ChangeImages, Envelope, type Operation, type SnapshotMark } from './envelope.ts';
 import { JsonBuffer } from './json-buffer.ts';
 import { type OutboxEvent, OutboxRouter } from './outbox.ts';
@@ -75,7 +75,11 @@ export class ChangeWriter implements ChangeHandler {
   async describe(relation: Relation): Promise<CapturedTable | undefined> {
     const { definition, source, outlet, defaultPartitions } = this.#options;
     const { schema, name, columns } = relation;
-    if (!isCaptured(definition, schema, name)) return undefined;
+    if (
+      !isCaptured(definition, schema, name) &&
+      !isPartCaptured(definition, relation, await source.ancestors(relation.id))
+    )
+      return undefined;
     await source.loadTypes(columns.map(column => column.typeOid));
     const qualified = `${schema}.${name}`;
     const prefixed = (columnName: string): string | undefined =>

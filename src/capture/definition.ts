@@ -124,11 +124,30 @@ export function matches(patterns: readonly string[], schema: string, table: stri
   });
 }
 
+/** How to go on without what has been lost. */
+export const gapHint = ({ name, slot }: CaptureDefinition): string =>
+  `accept the gap with: SELECT pg_drop_replication_slot('${slot}'); DELETE FROM kafka.captures WHERE name = '${name}'; the capture then begins anew`;
+
 /** Schema kafka is never captured: its own log would come back for ever. */
 export function isCaptured(definition: CaptureDefinition, schema: string, table: string): boolean {
   if (schema === 'kafka' || schema === 'pg_catalog' || schema === 'information_schema') return false;
   const outbox = definition.outbox === undefined ? [] : [definition.outbox.table];
   return matches([...definition.tables, ...outbox], schema, table) && !matches(definition.exclude, schema, table);
+}
+
+export interface TableName {
+  readonly schema: string;
+  readonly name: string;
+}
+
+/** Whether a partition is captured that the publication publishes under its own name. */
+export function isPartCaptured(
+  definition: CaptureDefinition,
+  part: TableName,
+  ancestors: readonly TableName[],
+): boolean {
+  if (matches(definition.exclude, part.schema, part.name)) return false;
+  return ancestors.some(({ schema, name }) => isCaptured(definition, schema, name));
 }
 
 export function isOutbox(definition: CaptureDefinition, schema: string, table: string): boolean {

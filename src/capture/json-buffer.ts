@@ -20,6 +20,7 @@ for (const [byte, letter] of [
 const hexDigits = Buffer.from('0123456789abcdef');
 /** Below this a loop is quicker than a call. */
 const loopBelow = 24;
+const keepBytes = 4 * 1024 * 1024;
 
 export class JsonBuffer {
   bytes: Buffer;
@@ -31,6 +32,8 @@ export class JsonBuffer {
 
   reset(): void {
     this.at = 0;
+    // Of a row of many megabytes nothing is kept.
+    if (this.bytes.length > keepBytes) this.bytes = Buffer.allocUnsafeSlow(keepBytes / 4);
   }
 
   /** A copy of what has been written since `start`. */

@@ -1,7 +1,7 @@
 // A table as a snapshot reads it: as the stream describes it, what it is read by, and how large it is.
 import type pg from 'pg';
 import type { Relation, ReplicaIdentity } from '../postgres/pgoutput.ts';
-import type { TableName } from './snapshot-jobs.ts';
+import type { TableName } from './definition.ts';
 import { quoted } from './source.ts';
 
 export interface Described {
@@ -35,6 +35,8 @@ export async function describeTable(
 ): Promise<Described> {
   // Column lists and row filters of publications: from PostgreSQL 15 on.
   const published = version >= 150_000 ? 'p.attnames' : 'NULL::name[]';
+  // Before 18 it names generated columns, and does not publish them.
+  const generated = version >= 180_000 ? `(p.attnames IS NOT NULL OR a.attgenerated = '')` : `a.attgenerated = ''`;
   const filtered = version >= 150_000 ? 'p.rowfilter' : 'NULL';
   const { rows } = await client.query<Record<string, string>>(
     `SELECT c.oid::text, c.relkind::text AS kind, c.relreplident::text AS identity, ${filtered} AS filter,
@@ -43,13 +45,13 @@ export async function describeTable(
             a.attname::text AS name, a.atttypid::text AS type, a.atttypmod AS modifier,
             format_type(a.atttypid, a.atttypmod) AS type_name,
             array_position((i.indkey::int2[])[0:i.indnkeyatts - 1], a.attnum) AS place
-     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
      LEFT JOIN LATERAL (
        SELECT indkey, indnkeyatts FROM pg_index
        WHERE indrelid = c.oid AND (indisprimary OR indisreplident AND c.relreplident = 'i')
        ORDER BY indisprimary DESC LIMIT 1) i ON true
      LEFT JOIN pg_publication_tables p ON p.pubname = $2 AND p.schemaname = $3 AND p.tablename = $4
-     WHERE c.oid = $1::regclass AND (${published} IS NULL OR a.attname = ANY (${published}))
+     WHERE c.oid = $1::regclass AND ${generated} AND (${published} IS NULL OR a.attname = ANY (${published}))
      ORDER BY a.attnum`,
     [quoted(table), publication, table.schema, table.name],
   );

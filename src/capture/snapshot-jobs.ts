@@ -3,14 +3,10 @@
 import type { ClientBase } from 'pg';
 import { formatLsn, type Lsn, parseLsn } from '../postgres/lsn.ts';
 import type { WriteLane } from '../storage/write-lane.ts';
+import type { TableName } from './definition.ts';
 import type { Target } from './outlet.ts';
 import { partitionOf } from './partitioner.ts';
 import { isAfter, type Position } from './position.ts';
-
-export interface TableName {
-  readonly schema: string;
-  readonly name: string;
-}
 
 /** A place in the order in which a table is read: values of its key as Postgres prints them, or a ctid. */
 export type Place = readonly string[];

@@ -9,10 +9,10 @@
 // crash which of its rows are in the log.
 import type { Logger } from 'pino';
 import type { ChangeWriter } from './change-writer.ts';
-import { type CaptureDefinition, isOutbox, topicOf } from './definition.ts';
+import { type CaptureDefinition, isOutbox, type TableName, topicOf } from './definition.ts';
 import type { Outlet } from './outlet.ts';
 import { SnapshotBases } from './snapshot-base.ts';
-import { type Job, type Piece, type SnapshotJobs, settle, type TableName } from './snapshot-jobs.ts';
+import { type Job, type Piece, type SnapshotJobs, settle } from './snapshot-jobs.ts';
 import { SnapshotPlacement } from './snapshot-placement.ts';
 import { SnapshotReader } from './snapshot-reader.ts';
 import { TableReading } from './snapshot-table.ts';

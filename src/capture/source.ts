@@ -3,9 +3,9 @@
 import type pg from 'pg';
 import { PostgresClient } from '../postgres/client.ts';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
-import { quoteIdentifier } from '../postgres/replication.ts';
+import { quoteIdentifier, ReplicationConnection } from '../postgres/replication.ts';
 import { settleSession } from '../postgres/session-settings.ts';
-import { type CaptureDefinition, isCaptured } from './definition.ts';
+import { type CaptureDefinition, gapHint, isCaptured, isPartCaptured, type TableName } from './definition.ts';
 import type { TypeInfo } from './values.ts';
 
 /** Why a capture cannot go on, and the way out. Trying again without it changes nothing. */
@@ -39,14 +39,14 @@ export const setPrinting = Object.entries(printing)
   .map(([name, value]) => `SET ${name} = '${value}'`)
   .join('; ');
 
-export interface SourceTable {
+export interface SourceTable extends TableName {
   readonly oid: number;
-  readonly schema: string;
-  readonly name: string;
   readonly key: readonly string[];
   readonly replicaIdentity: string;
   /** Whether an UPDATE or DELETE says which row. */
   readonly hasIdentity: boolean;
+  /** Of a partition that is published under its own name. */
+  readonly ancestors: readonly TableName[];
 }
 
 export interface SlotState {
@@ -58,6 +58,8 @@ export interface SlotState {
   readonly retainedBytes: bigint;
   /** Until the slot is invalidated; null without max_slot_wal_keep_size. */
   readonly safeBytes: bigint | null;
+  /** Whether standbys follow it; undefined before PostgreSQL 17. */
+  readonly failover: boolean | undefined;
 }
 
 /** The comment of a publication that Millrace may drop. */
@@ -133,6 +135,7 @@ export class Source {
     await other?.end();
   }
 
+  /** A partitioned table is one, or each of its partitions is, as the publication says; where there is none yet, one. */
   async tables(definition: CaptureDefinition): Promise<SourceTable[]> {
     const { rows } = await this.client.query<{
       oid: number;
@@ -141,17 +144,27 @@ export class Source {
       key: string[] | null;
       identity: string;
       has_identity: boolean;
+      ancestors: TableName[] | null;
     }>(
       `SELECT c.oid::int8::int4 AS oid, n.nspname::text AS schema, c.relname::text AS name, ${keyOf('c.oid')} AS key,
               c.relreplident::text AS identity,
-              c.relreplident IN ('f', 'i') OR c.relreplident = 'd' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS has_identity
+              c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
+                AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END) AS has_identity,
+              CASE WHEN c.relispartition THEN ${ancestorsOf('c.oid')} END AS ancestors
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-       WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
+       WHERE c.relpersistence = 'p'
+         AND CASE WHEN (SELECT pubviaroot FROM pg_publication WHERE pubname = $1) IS DISTINCT FROM false
+               THEN c.relkind IN ('r', 'p') AND NOT c.relispartition ELSE c.relkind = 'r' END
          AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'kafka') AND n.nspname NOT LIKE 'pg\\_%'
        ORDER BY 2, 3`,
+      [definition.publication],
     );
     return rows
-      .filter(row => isCaptured(definition, row.schema, row.name))
+      .filter(
+        row =>
+          isCaptured(definition, row.schema, row.name) ||
+          (row.ancestors !== null && isPartCaptured(definition, row, row.ancestors)),
+      )
       .map(row => ({
         oid: row.oid >>> 0,
         schema: row.schema,
@@ -159,12 +172,23 @@ export class Source {
         key: row.key ?? [],
         replicaIdentity: row.identity,
         hasIdentity: row.has_identity,
+        ancestors: row.ancestors ?? [],
       }));
+  }
+
+  /** What a partition is a part of. */
+  async ancestors(relationId: number): Promise<readonly TableName[]> {
+    const { rows } = await this.client.query<{ ancestors: TableName[] | null }>(
+      `SELECT ${ancestorsOf('$1::oid')} AS ancestors`,
+      [relationId],
+    );
+    return rows[0]!.ancestors ?? [];
   }
 
   /**
    * Makes the publication, or brings it in line with the definition. Before the slot: a slot remembers what was. That of a
-   * capture which has begun (`confirmed`) is not made again: what was changed without it does not come.
+   * capture which has begun (`confirmed`) is not made again: what was changed without it does not come. What somebody has
+   * given it stays: column lists, row filters, whether partitions go by their root's name.
    */
   async ensurePublication(
     definition: CaptureDefinition,
@@ -184,43 +208,63 @@ export class Source {
     const list = tables.map(quoted).join(', ');
     const name = quoteIdentifier(publication);
     const withOptions = `publish = '${publish}', publish_via_partition_root = true`;
-    const { rows } = await this.client.query<{ all: boolean }>(
-      'SELECT puballtables AS all FROM pg_publication WHERE pubname = $1',
+    const { rows } = await this.client.query<{ all: boolean; publish: string }>(
+      `SELECT puballtables AS all, concat_ws(', ', CASE WHEN pubdelete THEN 'delete' END, CASE WHEN pubinsert THEN 'insert' END,
+                CASE WHEN pubtruncate THEN 'truncate' END, CASE WHEN pubupdate THEN 'update' END) AS publish
+       FROM pg_publication WHERE pubname = $1`,
       [publication],
     );
-    try {
-      if (rows[0]?.all) {
-        throw new CaptureError(
-          `publication ${publication} is FOR ALL TABLES, which would publish schema kafka as well`,
-          `run: DROP PUBLICATION ${name}; Millrace makes one for the tables that are asked for`,
-        );
-      }
-      if (rows.length === 0) {
-        if (confirmed !== noLsn) throw publicationGone(definition, confirmed);
-        await this.client.query(
-          `CREATE PUBLICATION ${name}${list === '' ? '' : ` FOR TABLE ${list}`} WITH (${withOptions});
-           COMMENT ON PUBLICATION ${name} IS '${madeByMillrace}'`,
-        );
-        return;
-      }
-      const { rows: published } = await this.client.query<{ schema: string; name: string }>(
-        `SELECT schemaname::text AS schema, tablename::text AS name FROM pg_publication_tables WHERE pubname = $1`,
-        [publication],
+    if (rows[0]?.all) {
+      throw new CaptureError(
+        `publication ${publication} is FOR ALL TABLES, which would publish schema kafka as well`,
+        `run: DROP PUBLICATION ${name}; Millrace makes one for the tables that are asked for`,
       );
-      const missing = tables.filter(t => !published.some(p => p.schema === t.schema && p.name === t.name));
-      const surplus = published.filter(p => !tables.some(t => p.schema === t.schema && p.name === t.name));
-      if (missing.length > 0)
-        await this.client.query(`ALTER PUBLICATION ${name} ADD TABLE ${missing.map(quoted).join(', ')}`);
-      if (surplus.length > 0)
-        await this.client.query(`ALTER PUBLICATION ${name} DROP TABLE ${surplus.map(quoted).join(', ')}`);
-      await this.client.query(`ALTER PUBLICATION ${name} SET (${withOptions})`);
+    }
+    const statements: string[] = [];
+    if (rows[0] === undefined) {
+      if (confirmed !== noLsn) throw publicationGone(definition, confirmed);
+      statements.push(`CREATE PUBLICATION ${name}${list === '' ? '' : ` FOR TABLE ${list}`} WITH (${withOptions})`);
+    } else {
+      const { missing, surplus } = await this.#differences(definition, tables);
+      if (missing.length > 0) statements.push(`ALTER PUBLICATION ${name} ADD TABLE ${missing.map(quoted).join(', ')}`);
+      if (surplus.length > 0) statements.push(`ALTER PUBLICATION ${name} DROP TABLE ${surplus.map(quoted).join(', ')}`);
+      if (publish.split(', ').toSorted().join(', ') !== rows[0].publish)
+        statements.push(`ALTER PUBLICATION ${name} SET (publish = '${publish}')`);
+    }
+    try {
+      const ours = rows[0] === undefined ? `; COMMENT ON PUBLICATION ${name} IS '${madeByMillrace}'` : '';
+      for (const statement of statements) await this.client.query(statement + ours);
     } catch (error) {
       if ((error as { code?: string }).code !== '42501') throw error;
       throw new CaptureError(
         `the role may not publish the tables (${(error as Error).message})`,
-        `run as their owner: CREATE PUBLICATION ${name} FOR TABLE ${list} WITH (${withOptions})`,
+        `run as their owner: ${statements.join('; ')}`,
       );
     }
+  }
+
+  /** What the publication lacks, and what it has that is not asked for. */
+  async #differences(
+    definition: CaptureDefinition,
+    tables: readonly SourceTable[],
+  ): Promise<{ missing: SourceTable[]; surplus: TableName[] }> {
+    const { rows: published } = await this.client.query<TableName>(
+      `SELECT schemaname::text AS schema, tablename::text AS name FROM pg_publication_tables WHERE pubname = $1`,
+      [definition.publication],
+    );
+    const { rows: members } = await this.client.query<TableName>(
+      `SELECT n.nspname::text AS schema, c.relname::text AS name
+       FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid JOIN pg_class c ON c.oid = r.prrelid
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1`,
+      [definition.publication],
+    );
+    const isOne = (of: readonly TableName[], { schema, name }: TableName): boolean =>
+      of.some(one => one.schema === schema && one.name === name);
+    const wanted = tables.flatMap(table => [table, ...table.ancestors]);
+    return {
+      missing: tables.filter(table => !isOne(published, table)),
+      surplus: members.filter(member => !isOne(wanted, member) && !isCaptured(definition, member.schema, member.name)),
+    };
   }
 
   async isPublished({ publication }: CaptureDefinition): Promise<boolean> {
@@ -246,9 +290,11 @@ export class Source {
       wal_status: string | null;
       retained: string | null;
       safe: string | null;
+      failover: boolean | null;
     }>(
       `SELECT plugin::text, database::text, confirmed_flush_lsn::text AS confirmed, active, wal_status,
-              pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8::text AS retained, safe_wal_size::text AS safe
+              pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8::text AS retained, safe_wal_size::text AS safe,
+              ${this.version >= 170_000 ? 'failover' : 'NULL::boolean'} AS failover
        FROM pg_replication_slots WHERE slot_name = $1`,
       [name],
     );
@@ -262,6 +308,7 @@ export class Source {
       walStatus: row.wal_status ?? 'lost',
       retainedBytes: BigInt(row.retained ?? 0),
       safeBytes: row.safe === null ? null : BigInt(row.safe),
+      failover: row.failover ?? undefined,
     };
   }
 
@@ -280,6 +327,16 @@ export class Source {
         'all replication slots are in use',
         'raise max_replication_slots and restart PostgreSQL, or drop a slot that nobody uses (pg_replication_slots)',
       );
+    }
+  }
+
+  /** Has standbys follow a slot that was made without. From PostgreSQL 17 on, while nobody reads it. */
+  async makeFailover(url: string, name: string): Promise<void> {
+    const connection = await ReplicationConnection.open(url, 'millrace capture');
+    try {
+      await connection.command(`ALTER_REPLICATION_SLOT ${quoteIdentifier(name)} (FAILOVER true)`);
+    } finally {
+      await connection.end();
     }
   }
 
@@ -334,7 +391,7 @@ export class Source {
     }
   }
 
-  /** The primary key's columns, in its order, as they are now. */
+  /** The columns that tell a table's rows apart, in their order, as they are now: the primary key's, but see `keyOf`. */
   async primaryKey(relationId: number): Promise<readonly string[]> {
     const { rows } = await this.client.query<{ key: string[] | null }>(`SELECT ${keyOf('$1::oid')} AS key`, [
       relationId,
@@ -344,17 +401,24 @@ export class Source {
 }
 
 /** Up to 17 PostgreSQL refuses to decode without it; from 18 on it leaves out the changes, and says so in its own log only. */
-export function publicationGone({ name, slot, publication }: CaptureDefinition, since?: Lsn): GapError {
+export function publicationGone(definition: CaptureDefinition, since?: Lsn): GapError {
   return new GapError(
-    `publication ${publication} is gone, and with it changes${since === undefined ? '' : ` since ${formatLsn(since)}`}`,
-    `accept the gap with: SELECT pg_drop_replication_slot('${slot}'); DELETE FROM kafka.captures WHERE name = '${name}'; the capture then begins anew`,
+    `publication ${definition.publication} is gone, and with it changes${since === undefined ? '' : ` since ${formatLsn(since)}`}`,
+    gapHint(definition),
   );
 }
 
+/** Those of the index that is the replica identity where there is one: of a row that is deleted, nothing else is told. */
 const keyOf = (table: string): string => `(SELECT array_agg(a.attname::text ORDER BY k.place)
-  FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
-  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-  WHERE i.indrelid = ${table} AND i.indisprimary AND k.place <= i.indnkeyatts)`; // not what an index includes
+  FROM pg_class t JOIN pg_index i ON i.indrelid = t.oid CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = k.attnum
+  WHERE t.oid = ${table} AND CASE t.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
+    AND k.place <= i.indnkeyatts)`; // not what an index includes
 
-export const quoted = (table: { readonly schema: string; readonly name: string }): string =>
-  `${quoteIdentifier(table.schema)}.${quoteIdentifier(table.name)}`;
+const ancestorsOf = (
+  table: string,
+): string => `(SELECT json_agg(json_build_object('schema', an.nspname, 'name', a.relname))
+  FROM pg_partition_ancestors(${table}) p JOIN pg_class a ON a.oid = p.relid JOIN pg_namespace an ON an.oid = a.relnamespace
+  WHERE a.oid <> ${table})`;
+
+export const quoted = (table: TableName): string => `${quoteIdentifier(table.schema)}.${quoteIdentifier(table.name)}`;

@@ -1,5 +1,6 @@
 // A PostgreSQL of a test's own, of the version that the others run on: for settings that need a start, and to be restarted.
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, chownSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,14 +16,27 @@ export interface OwnPostgres {
   readonly url: string;
   stop(immediately?: boolean): Promise<void>;
   start(): Promise<void>;
+  /** Restarts it, and starts a standby that follows it, made of its files. */
+  standby(settings: Readonly<Record<string, string>>): Promise<OwnPostgres>;
   /** Stops it and removes its data. */
   remove(): Promise<void>;
 }
 
 export async function startPostgres(settings: Readonly<Record<string, string>>): Promise<OwnPostgres> {
-  const installation = await installationUnderTest();
+  return run(await installationUnderTest(), newDirectory(), settings);
+}
+
+function newDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'millrace-postgres-'));
   chmodSync(directory, 0o711); // PostgreSQL may run as another user
+  return directory;
+}
+
+async function run(
+  installation: Installation,
+  directory: string,
+  settings: Readonly<Record<string, string>>,
+): Promise<OwnPostgres> {
   const open = () =>
     new EmbeddedPostgres({
       dataDir: join(directory, 'data'),
@@ -33,18 +47,32 @@ export async function startPostgres(settings: Readonly<Record<string, string>>):
     });
   let postgres = open();
   await postgres.start();
-  return {
+  const own: OwnPostgres = {
     url: postgres.tcpUrl,
     stop: (immediately = false) => postgres.stop(immediately ? AbortSignal.abort() : new AbortController().signal),
     async start() {
       postgres = open();
       await postgres.start();
     },
+    async standby(more) {
+      await own.stop();
+      const copy = newDirectory();
+      execFileSync('cp', ['-a', join(directory, 'data'), copy]);
+      await own.start();
+      const cluster = join(copy, 'data/postgres');
+      writeFileSync(join(cluster, 'standby.signal'), '');
+      const { uid, gid } = statSync(cluster);
+      chownSync(join(cluster, 'standby.signal'), uid, gid);
+      const { port, username, password, pathname } = new URL(postgres.tcpUrl);
+      const primary = `host=127.0.0.1 port=${port} user=${username} password=${password} dbname=${pathname.slice(1)}`;
+      return run(installation, copy, { ...settings, primary_conninfo: primary, ...more });
+    },
     async remove() {
       await postgres.stop(AbortSignal.abort());
       rmSync(directory, { recursive: true, force: true });
     },
   };
+  return own;
 }
 
 async function installationUnderTest(): Promise<Installation> {

@@ -17,6 +17,7 @@ import type { Term, Topic, Topics } from '../storage/topics.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { ChangeWriter } from './change-writer.ts';
 import { type CaptureDefinition, isOutbox, matches } from './definition.ts';
+import { followLineage } from './lineage.ts';
 import { Outlet } from './outlet.ts';
 import { ProduceWriter } from './produce-writer.ts';
 import { SnapshotJobs } from './snapshot-jobs.ts';
@@ -75,6 +76,8 @@ class SnapshotDone extends Error {
 }
 
 const slotCheckMs = 10_000;
+/** SQLSTATE object_in_use. */
+const slotInUse = '55006';
 /** Less than this until the slot is invalidated, and people are told. */
 const worryBytes = 512n * 1024n * 1024n;
 
@@ -157,6 +160,7 @@ export class Capture {
 
   async #run(): Promise<void> {
     let wait = backoff({ firstMs: 100, maxMs: 10_000 });
+    const standby = backoff({ firstMs: 500, maxMs: 4000 });
     while (!this.#stopping.signal.aborted) {
       let error: Error;
       const began = Date.now();
@@ -182,7 +186,9 @@ export class Capture {
       this.#logger.warn({ error: messageOf(error), code: codeOf(error) }, 'a capture broke off; trying again');
       this.#become('retrying', messageOf(error), error instanceof OperationalError ? error.hint : undefined);
       if (Date.now() - began > 60_000) wait = backoff({ firstMs: 100, maxMs: 10_000 });
-      await Promise.race([wait(), abortOf(this.#stopping.signal)]);
+      // Whoever reads the slot may end at any moment, and nobody reads it then.
+      const waited = codeOf(error) === slotInUse ? standby() : wait();
+      await Promise.race([waited, abortOf(this.#stopping.signal)]);
     }
   }
 
@@ -342,7 +348,17 @@ export class Capture {
     const begin = async () => {
       const { captureId, confirmed } = await this.#register();
       await source.ensurePublication(this.#definition, this.#tables, confirmed);
-      return { captureId, from: await this.#ensureSlot(source, captureId, confirmed) };
+      const { pool, databaseUrl } = this.#context;
+      const from = await followLineage({
+        source,
+        sourceUrl: this.#definition.source ?? databaseUrl,
+        definition: this.#definition,
+        captureId,
+        confirmed,
+        pool,
+        lane: this.#lane,
+      });
+      return { captureId, from: await this.#ensureSlot(source, captureId, from) };
     };
     try {
       return await begin();
@@ -374,6 +390,8 @@ export class Capture {
   async #ensureSlot(source: Source, captureId: number, confirmed: Lsn): Promise<Lsn> {
     const { name, slot: slotName, failover } = this.#definition;
     const slot = await source.slot(slotName);
+    if (failover && source.version < 170_000)
+      this.#logger.warn({ slot: slotName }, 'standbys follow slots from PostgreSQL 17 on only: failover does nothing');
     if (slot === undefined) {
       if (confirmed !== noLsn) {
         throw new GapError(
@@ -393,6 +411,7 @@ export class Capture {
       return from;
     }
     checkSlot(name, slotName, slot, confirmed, source.database);
+    if (failover && slot.failover === false) await source.makeFailover(slotName);
     // A slot may fall back in a crash of its server: from what we know, not from what it says.
     if (confirmed !== noLsn) return confirmed;
     await this.#saveProgress(captureId, slot.confirmed);

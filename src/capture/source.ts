@@ -331,8 +331,8 @@ export class Source {
   }
 
   /** Has standbys follow a slot that was made without. From PostgreSQL 17 on, while nobody reads it. */
-  async makeFailover(url: string, name: string): Promise<void> {
-    const connection = await ReplicationConnection.open(url, 'millrace capture');
+  async makeFailover(name: string): Promise<void> {
+    const connection = await ReplicationConnection.open(this.#url, 'millrace capture');
     try {
       await connection.command(`ALTER_REPLICATION_SLOT ${quoteIdentifier(name)} (FAILOVER true)`);
     } finally {

@@ -95,8 +95,18 @@ export class ChangeStream {
     const { sourceUrl, slot, publication, from, source } = this.#options;
     const connection = await ReplicationConnection.open(sourceUrl, 'millrace capture');
     this.#connection = connection;
+    let walSenderTimeoutMs: number;
     try {
       await connection.command(setPrinting);
+      // A machine that vanished keeps its slot until TCP gives up on it: within ten seconds.
+      await connection.command(
+        `SELECT set_config('tcp_keepalives_idle', '4', false), set_config('tcp_keepalives_interval', '2', false),
+                set_config('tcp_keepalives_count', '2', false)`,
+      );
+      const [row] = await connection.command<{ ms: number }>(
+        `SELECT setting::int AS ms FROM pg_settings WHERE name = 'wal_sender_timeout'`,
+      );
+      walSenderTimeoutMs = row!.ms;
     } catch (error) {
       connection.destroy();
       throw error;
@@ -109,7 +119,7 @@ export class ChangeStream {
     };
     if (protocol >= 2) options.streaming = 'on';
     connection.start(
-      { slot, from, options },
+      { slot, from, options, walSenderTimeoutMs },
       {
         onMessage: (bytes, start, end, walStart) => this.#message(bytes, start, end, walStart),
         onKeepalive: walEnd => this.#keepalive(walEnd),

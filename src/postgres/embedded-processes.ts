@@ -110,5 +110,5 @@ export function readPostmaster(cluster: string): Postmaster | undefined {
     return undefined;
   }
   const pid = Number.parseInt(lines[0] ?? '', 10);
-  return pid > 0 ? { pid, ready: lines[7]?.trim() === 'ready' } : undefined;
+  return pid > 0 ? { pid, ready: /^(ready|standby)$/.test(lines[7]?.trim() ?? '') } : undefined;
 }

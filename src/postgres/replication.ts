@@ -28,9 +28,11 @@ export interface StartOptions {
   readonly from: Lsn;
   /** The plugin's; names and values are put into the command in quotes. */
   readonly options: Readonly<Record<string, string>>;
+  /** The server's: it takes for dead who has said nothing for that long, ms; 0 for ever. */
+  readonly walSenderTimeoutMs: number;
 }
 
-/** Well below any sensible wal_sender_timeout. */
+/** Or a third of wal_sender_timeout, if that is less. */
 const confirmEveryMs = 2000;
 /** pg's microseconds count from the year 2000. */
 const epochMs = 946_684_800_000;
@@ -102,7 +104,8 @@ export class ReplicationConnection {
     query.write(sql, headBytes);
     query[length + 5] = 0;
     socket.write(query);
-    this.#timer = setInterval(() => this.#sendStatus(), confirmEveryMs);
+    const patience = options.walSenderTimeoutMs > 0 ? options.walSenderTimeoutMs / 3 : confirmEveryMs;
+    this.#timer = setInterval(() => this.#sendStatus(), Math.min(confirmEveryMs, patience));
   }
 
   /** `lsn` is durable wherever it goes: the server may forget what is before it. Never goes back. */

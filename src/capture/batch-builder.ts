@@ -2,6 +2,7 @@
 // copied once, from the buffer they were converted in.
 import { headerBytes, writeHeader } from '../protocol/record-batch.ts';
 import { varintBytes, varlongBytes, writeVarint, writeVarlong } from '../protocol/varint.ts';
+import type { BufferPool } from '../runtime/buffer-pool.ts';
 
 /** Where a blob lies; `null` bytes are a null key or value. */
 export interface Blob {
@@ -13,15 +14,21 @@ export interface Blob {
 /** Attributes, deltas, lengths: more than their longest forms take. */
 const overheadBytes = 40;
 const initialBytes = 4096;
+const mostLikelyBytes = 1_048_576;
 
 export class BatchBuilder {
-  #bytes = Buffer.alloc(0);
+  readonly #memory: BufferPool;
+  #bytes: Buffer = Buffer.alloc(0);
   #at = headerBytes;
   #count = 0;
   #baseTimestamp = 0;
   #maxTimestamp = 0;
   /** The last batch's size: what the next one begins with. */
   #likelyBytes = initialBytes;
+
+  constructor(memory: BufferPool) {
+    this.#memory = memory;
+  }
 
   get count(): number {
     return this.#count;
@@ -60,7 +67,7 @@ export class BatchBuilder {
     if (timestamp > this.#maxTimestamp) this.#maxTimestamp = timestamp;
   }
 
-  /** The batch, of at least one record; the builder begins another. */
+  /** The batch, of at least one record, to be given back to the pool; the builder begins another. */
   finish(): Buffer {
     const batch = this.#bytes.subarray(0, this.#at);
     writeHeader(batch, {
@@ -75,7 +82,8 @@ export class BatchBuilder {
       baseSequence: -1,
       recordCount: this.#count,
     });
-    this.#likelyBytes = Math.max(initialBytes, Math.min(batch.length + (batch.length >> 3), 1_048_576));
+    // The pool's blocks are powers of two.
+    this.#likelyBytes = Math.max(initialBytes, Math.min(2 ** Math.ceil(Math.log2(batch.length)), mostLikelyBytes));
     this.#bytes = Buffer.alloc(0);
     this.#at = headerBytes;
     this.#count = 0;
@@ -84,8 +92,9 @@ export class BatchBuilder {
 
   #reserve(count: number): void {
     if (this.#at + count <= this.#bytes.length) return;
-    const larger = Buffer.allocUnsafeSlow(Math.max(this.#likelyBytes, this.#bytes.length * 2, this.#at + count));
+    const larger = this.#memory.take(Math.max(this.#likelyBytes, this.#bytes.length * 2, this.#at + count));
     this.#bytes.copy(larger, 0, 0, this.#count === 0 ? 0 : this.#at);
+    this.#memory.give(this.#bytes);
     this.#bytes = larger;
   }
 

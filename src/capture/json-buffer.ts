@@ -21,6 +21,7 @@ const hexDigits = Buffer.from('0123456789abcdef');
 /** Below this a loop is quicker than a call. */
 const loopBelow = 24;
 const keepBytes = 4 * 1024 * 1024;
+const maxSafeDigits = 16;
 
 export class JsonBuffer {
   bytes: Buffer;
@@ -61,6 +62,25 @@ export class JsonBuffer {
     if (text.length < loopBelow) for (let i = 0; i < text.length; i++) bytes[at++] = text.charCodeAt(i);
     else at += bytes.write(text, at, 'latin1');
     this.at = at;
+  }
+
+  /** A number that is not negative, in decimal digits. */
+  decimal(value: number | bigint): void {
+    let rest = Number(value);
+    if (!Number.isSafeInteger(rest)) {
+      this.ascii(String(value));
+      return;
+    }
+    this.reserve(maxSafeDigits);
+    const { bytes, at } = this;
+    let end = at + 1;
+    for (let bound = 10; rest >= bound; bound *= 10) end++;
+    for (let place = end; place > at; ) {
+      const quotient = Math.floor(rest / 10);
+      bytes[--place] = 0x30 + rest - quotient * 10;
+      rest = quotient;
+    }
+    this.at = end;
   }
 
   /** The bytes of `source` as they are. */

@@ -194,7 +194,7 @@ export class Outlet {
       partitions.push({
         target,
         log: this.#options.log.partition(topic, id)!,
-        builder: new BatchBuilder(),
+        builder: new BatchBuilder(this.#options.log.memory),
         commitLsn: noLsn,
         ordinal: -1,
       });
@@ -315,6 +315,7 @@ export class Outlet {
       this.#inFlightBytes -= bytes;
       this.#inFlight--;
       if (error === ErrorCode.NONE) {
+        log.memory.give(batch);
         mark.pending--;
         this.#advance();
         if (!this.#failed && this.#dirty.size > 0 && this.#inFlight === 0) this.flush();

@@ -32,8 +32,8 @@ export class Table {
   readonly schema: string;
   readonly name: string;
   readonly relationId: number;
-  /** `,"schema":…,"table":…`, as a part of JSON in ASCII. */
-  readonly names: string;
+  /** `,"schema":…,"table":…`, as a part of JSON. */
+  readonly names: Buffer;
   readonly columns: readonly Column[];
   readonly key: readonly Column[];
   /** Deletes say which row; without it they could not be told apart. */
@@ -45,7 +45,7 @@ export class Table {
     this.schema = relation.schema;
     this.name = relation.name;
     this.relationId = relation.id;
-    this.names = `,"schema":${asciiJson(relation.schema)},"table":${asciiJson(relation.name)}`;
+    this.names = Buffer.from(`,"schema":${asciiJson(relation.schema)},"table":${asciiJson(relation.name)}`);
     this.hasIdentity = relation.replicaIdentity !== 'nothing';
     this.#plain = options.style.style === 'plain';
     const all = relation.columns.map(({ name, typeOid, typeModifier }, index): Column => {

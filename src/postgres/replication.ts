@@ -61,6 +61,8 @@ export class ReplicationConnection {
   #timer: NodeJS.Timeout | undefined;
   #partial: Buffer | undefined;
   #filled = 0;
+  /** Of what was read from last. */
+  #view: DataView = new DataView(new ArrayBuffer(0));
   #ended = false;
   #error: PostgresError | undefined;
 
@@ -253,13 +255,19 @@ export class ReplicationConnection {
     if (this.#held === undefined && !this.#paused) this.#socket!.resume();
   }
 
+  /** Reading a bigint of a DataView takes a third of the time that it takes of a Buffer. */
+  #viewOf(bytes: Buffer): DataView {
+    if (this.#view.buffer !== bytes.buffer) this.#view = new DataView(bytes.buffer);
+    return this.#view;
+  }
+
   #message(bytes: Buffer, start: number, end: number): void | Promise<void> {
     const type = bytes[start];
     const body = start + headBytes;
     if (type === copyData) {
       const kind = bytes[body];
       if (kind === 0x77) {
-        const walStart = bytes.readBigUInt64BE(body + 1);
+        const walStart = this.#viewOf(bytes).getBigUint64(bytes.byteOffset + body + 1);
         if (walStart > this.#received) this.#received = walStart;
         try {
           return this.#handlers!.onMessage(bytes, body + 25, end, walStart);

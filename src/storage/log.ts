@@ -113,6 +113,11 @@ export class Log {
     return this.#term?.epoch ?? -1;
   }
 
+  /** Where batches that are appended may have their memory from, and give it back to once they have been. */
+  get memory(): BufferPool {
+    return this.#options.memory;
+  }
+
   get #stopping(): boolean {
     return this.#stop.signal.aborted;
   }

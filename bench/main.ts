@@ -4,6 +4,8 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { capturePeers, measureCapture, writeCaptureConfiguration } from './capture/run.ts';
+import { captureScenarios, findCaptureScenarios } from './capture/scenarios.ts';
 import { buildLibrdkafkaClient, librdkafkaVersion } from './clients/librdkafka.ts';
 import { growthSettings, measureGrowth } from './growth.ts';
 import { describeMachine } from './machine.ts';
@@ -22,9 +24,10 @@ import { findScenarios, groups } from './scenario.ts';
 
 const usage = `npm run bench -- <scenario…> [flags]
 
-Scenarios: ${Object.keys(groups).join(', ')}, memory, growth; or a scenario's name, or how names begin (--list).
+Scenarios: ${Object.keys(groups).join(', ')}, memory, growth, capture; or a scenario's name, or how names begin (--list).
 
-  --peers a,b           systems beside Millrace: rows, copy, kafka, kafka-flush (default: rows,copy); or none
+  --peers a,b           systems beside Millrace: rows, copy, kafka, kafka-flush (default: rows,copy), or for
+                        capture ${capturePeers.join(', ')}; or none
   --rounds N            rounds, the first of which is thrown away (default 6)
   --short               2 rounds of 3 s: to see a change, not to publish
   --seconds N           how long a round produces
@@ -35,7 +38,9 @@ Scenarios: ${Object.keys(groups).join(', ')}, memory, growth; or a scenario's na
                         measure a Millrace that runs already
   --dir DIR             where data directories are made (default: the temporary directory)
   --minutes N           how long memory runs (default 10)
-  --records N           how many growth produces (default 3000000)
+  --records N           how many growth produces, or changes capture's backlogs have (default 3000000)
+  --rows N              of capture's large transaction (default 10000000)
+  --warmup N            how many seconds of changes come before capture's lag is measured (default 30)
   --snapshot-minutes N  how long growth holds a snapshot (default 1)
   --against REF         the commit that regression compares with (default: the last release, where there is one)
   --list                the scenarios' names
@@ -54,7 +59,9 @@ const { values, positionals } = parseArgs({
     'database-url': { type: 'string' },
     report: { type: 'string' },
     minutes: { type: 'string', default: '10' },
-    records: { type: 'string', default: '3000000' },
+    records: { type: 'string' },
+    rows: { type: 'string' },
+    warmup: { type: 'string' },
     'snapshot-minutes': { type: 'string', default: '1' },
     against: { type: 'string' },
     dir: { type: 'string', default: tmpdir() },
@@ -64,7 +71,7 @@ const { values, positionals } = parseArgs({
 });
 
 if (values.list) {
-  for (const { name } of new Set(Object.values(groups).flat())) console.log(name);
+  for (const { name } of new Set([...Object.values(groups).flat(), ...captureScenarios])) console.log(name);
   process.exit(0);
 }
 if (values.help || positionals.length === 0) {
@@ -81,9 +88,11 @@ if (isRegression && against === undefined) {
 const seconds = values.seconds ? Number(values.seconds) : values.short || isRegression ? 3 : undefined;
 const wantsMemory = positionals.includes('memory');
 const wantsGrowth = positionals.includes('growth');
-const scenarios = findScenarios(positionals.filter(word => word !== 'memory' && word !== 'growth')).map(scenario =>
-  seconds ? { ...scenario, seconds } : scenario,
-);
+const capturing = findCaptureScenarios(positionals);
+const scenarios = findScenarios(
+  positionals.filter(word => word !== 'memory' && word !== 'growth' && findCaptureScenarios([word]).length === 0),
+).map(scenario => (seconds ? { ...scenario, seconds } : scenario));
+const peerNames = values.peers.split(',').filter(peer => peer && peer !== 'none');
 const rounds = values.rounds ? Number(values.rounds) : values.short ? 2 : isRegression ? 4 : 6;
 const log = (line: string): void => console.log(line);
 buildLibrdkafkaClient();
@@ -104,6 +113,8 @@ try {
   if (absent.before) throw new Error(`${against} does not start here: ${absent.before}`);
   const results = await runScenarios({ scenarios, systems, rounds, log });
   if (wantsGrowth) results.push(...(await alone(millrace, systems, 'produce', runGrowth)));
+  const captured = capturing.length > 0 ? await runCapture() : undefined;
+  if (captured) results.push(...captured.results);
   if (wantsMemory) results.push(...(await alone(millrace, systems, 'produce', runMemory)));
   const settings = Object.fromEntries(
     await Promise.all(systems.map(async system => [system.name, await system.describe()] as const)),
@@ -113,9 +124,12 @@ try {
     ...machine,
     librdkafka: await librdkafkaVersion(),
     rounds,
-    systems: Object.fromEntries(systems.map(({ name, description }) => [name, description])),
-    absent,
-    settings,
+    systems: {
+      ...Object.fromEntries(systems.map(({ name, description }) => [name, description])),
+      ...captured?.systems,
+    },
+    absent: { ...absent, ...captured?.absent },
+    settings: { ...settings, ...captured?.settings },
   };
   if (values.json) {
     writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
@@ -149,10 +163,20 @@ async function start(): Promise<Record<string, string>> {
 }
 
 async function runGrowth(): Promise<Result[]> {
-  const options = { records: Number(values.records), snapshotMinutes: Number(values['snapshot-minutes']), log };
+  const options = { records: Number(values.records ?? 3e6), snapshotMinutes: Number(values['snapshot-minutes']), log };
   const growth = await measureGrowth(millrace, options);
   if (values.report) writeGrowthPlots(growth, values.report);
   return growth.results;
+}
+
+function runCapture() {
+  const sizes = {
+    changes: Number(values.records ?? (values.short ? 600_000 : 3e6)),
+    transactionRows: Number(values.rows ?? (values.short ? 1e6 : 1e7)),
+    seconds: seconds ?? 10,
+    warmupSeconds: Number(values.warmup ?? (values.short ? 5 : 30)),
+  };
+  return measureCapture({ millrace, directory, scenarios: capturing, sizes, peers: peerNames, rounds, log });
 }
 
 async function runMemory(): Promise<Result[]> {
@@ -167,6 +191,7 @@ function makeMillrace(): Millrace {
   return new Millrace({
     directory,
     settings: [...(wantsGrowth ? growthSettings : []), ...values.set],
+    config: capturing.length > 0 ? writeCaptureConfiguration(directory) : undefined,
     ...(bootstrap && databaseUrl ? { running: { bootstrap, databaseUrl } } : {}),
   });
 }
@@ -188,7 +213,8 @@ function choosePeers(): System[] {
     'kafka-flush': () => new Kafka(directory, { flush: true }),
   };
   if (against) return [makeBefore(against)];
-  const names = values.peers.split(',').filter(peer => peer && peer !== 'none');
+  if (scenarios.length === 0) return [];
+  const names = peerNames.filter(peer => !capturePeers.includes(peer));
   return names.map(name => {
     const make = peers[name];
     if (!make) throw new Error(`no system ${name}; there are ${Object.keys(peers).join(', ')}`);

@@ -2,6 +2,7 @@
 
 export const metrics = {
   records_per_s: { unit: 'records/s', better: 'more' },
+  changes_per_s: { unit: 'changes/s', better: 'more' },
   mb_per_s: { unit: 'MB/s', better: 'more' },
   p50_ms: { unit: 'ms', better: 'less' },
   p95_ms: { unit: 'ms', better: 'less' },
@@ -18,6 +19,9 @@ export const metrics = {
   wal_bytes_per_byte: { unit: 'WAL bytes per payload byte', better: 'less' },
   wal_bytes_per_record: { unit: 'bytes', better: 'less' },
   rss_mb: { unit: 'MB', better: 'less' },
+  peak_rss_mb: { unit: 'MB', better: 'less' },
+  in_flight_rss_mb: { unit: 'MB', better: 'less' },
+  behind_ms: { unit: 'ms', better: 'less' },
   broker_rss_mb: { unit: 'MB', better: 'less' },
   broker_rss_mb_per_minute: { unit: 'MB/min', better: 'less' },
   postgres_rss_mb: { unit: 'MB', better: 'less' },

@@ -1,5 +1,5 @@
 // What /proc says about process trees: CPU time, memory, and stopping a whole tree while another system is measured.
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 
 /** USER_HZ, which /proc/PID/stat counts in, is 100 on every Linux that Node runs on. */
 const ticksPerSecond = 100;
@@ -53,6 +53,19 @@ export const anonymousMb = (processes: Processes): number => sumMb(processes, /^
 
 /** What it needs for itself, its shared buffers counted once; programs and files that are mapped are not in it. */
 export const ownMb = (processes: Processes): number => sumMb(processes, /^Pss_(?:Anon|Shmem):\s+(\d+) kB/gm);
+
+/** Begins to count the most that the roots alone have been resident with. */
+export function resetPeak({ roots }: Processes): void {
+  for (const pid of roots) writeFileSync(`/proc/${pid}/clear_refs`, '5');
+}
+
+/** The most that the roots alone have been resident with since. */
+export function peakMb({ roots }: Processes): number {
+  const kilobytes = roots.map(pid =>
+    Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))![1]),
+  );
+  return (kilobytes.reduce((sum, one) => sum + one, 0) * 1024) / MB;
+}
 
 function sumMb({ roots, without }: Processes, lines: RegExp): number {
   let kilobytes = 0;

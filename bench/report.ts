@@ -45,6 +45,11 @@ const triple =
 
 const throughputColumns: readonly [string, Cell][] = [
   ['records/s', spread('records_per_s')],
+  ['changes/s', spread('changes_per_s')],
+  ['commit to consumer ms: p50', spread('p50_ms')],
+  ['p95', medianOf('p95_ms')],
+  ['p99', spread('p99_ms')],
+  ['p99.9', medianOf('p999_ms')],
   ['MB/s', medianOf('mb_per_s')],
   [
     'CPU s per million: broker / Postgres / client',
@@ -55,6 +60,9 @@ const throughputColumns: readonly [string, Cell][] = [
     'resident MB: broker / Postgres without, with shared buffers',
     triple('broker_rss_mb', 'postgres_own_mb', 'postgres_rss_mb'),
   ],
+  ['resident MB of what captures: at most', medianOf('peak_rss_mb')],
+  ['while the transaction is in flight', medianOf('in_flight_rss_mb')],
+  ['behind the last commit, ms', medianOf('behind_ms')],
   ['resident MB in all', medianOf('total_rss_mb')],
   ['disk bytes per record', medianOf('disk_bytes_per_record')],
   ['start to first acknowledged record, ms', spread('start_ms')],
@@ -206,12 +214,19 @@ function section(results: readonly Result[], scenario: string): string {
   const columns = (isLatency ? latencyColumns : throughputColumns).filter(([, cell]) =>
     systems.some(system => /\d/.test(cell(metric => find(system, metric)))),
   );
-  const ratioOf: Metric = isLatency ? 'ack_p50_ms' : 'records_per_s';
+  const has = (wanted: Metric): boolean => here.some(({ metric }) => metric === wanted);
+  const ratioOf: Metric = isLatency
+    ? 'ack_p50_ms'
+    : has('p50_ms')
+      ? 'p50_ms'
+      : has('records_per_s')
+        ? 'records_per_s'
+        : 'changes_per_s';
   const own = find('millrace', ratioOf)?.median;
   const head = [
     'system',
     ...columns.map(([title]) => title),
-    `Millrace ÷ it${isLatency ? ' (acknowledged, p50)' : ''}`,
+    `Millrace ÷ it${isLatency ? ' (acknowledged, p50)' : ratioOf === 'p50_ms' ? ' (p50)' : ''}`,
   ];
   const body = systems.map(system => {
     const theirs = find(system, ratioOf)?.median;
@@ -238,8 +253,10 @@ function panelsOf(results: readonly Result[]): Panel[] {
     const list = found.map(({ system, median, min, max }) => ({ name: system, value: median, min, max }));
     return [{ title: `${found[0]!.scenario}${words}`, unit: found[0]!.unit, bars: list }];
   };
+  const found = (wanted: Metric): boolean => results.some(({ metric }) => metric === wanted);
   return [
     ...panel('records_per_s', ''),
+    ...(found('p50_ms') ? [] : panel('changes_per_s', '')),
     ...panel('ack_p99_ms', ', acknowledged, p99'),
     ...panel('p99_ms', ', end to end, p99'),
   ];

@@ -20,6 +20,9 @@ const colours: Readonly<Record<string, string>> = {
   'kafka-flush': '#d9a066',
   rows: '#8a8a8a',
   copy: '#5b8c5a',
+  'millrace-plain': '#6fa8c9',
+  debezium: '#b5651d',
+  pg_recvlogical: '#5b8c5a',
 };
 const heading = 'font-size="13" font-weight="bold"';
 const font = 'font-family="Helvetica, Arial, sans-serif"';

@@ -6,6 +6,8 @@ export interface Target {
   readonly what: string;
   readonly scenario: string;
   readonly metric: Metric;
+  /** Whose figure; millrace where there is none. */
+  readonly system?: string;
   /** The figure is Millrace's divided by this system's, or with `difference` less this system's. */
   readonly peer?: string;
   readonly difference?: true;
@@ -54,6 +56,26 @@ const endToEnd = (scenario: string): Target[] => [
   { what: 'end to end', scenario, metric: 'p99_ms', peer: 'kafka-flush', atMost: 1 },
 ];
 
+/** At least this multiple of a peer's changes a second, in each backlog. */
+const draining = (what: string, peer: string, atLeast: number, system?: string): Target[] =>
+  ['backlog-insert', 'backlog-mixed'].map(
+    (scenario): Target => ({ what, scenario, metric: 'changes_per_s', ...(system && { system }), peer, atLeast }),
+  );
+
+const lag = (metric: Metric): Target[] =>
+  ['live-1000', 'live-5000'].map(
+    (scenario): Target => ({ what: 'commit to consumer', scenario, metric, peer: 'debezium', atMost: 1 }),
+  );
+
+const capture: Target[] = [
+  ...draining('capture, envelope for envelope', 'debezium', 2),
+  ...draining('capture, plain format', 'debezium', 3, 'millrace-plain'),
+  ...draining("capture, the walsender's limit", 'pg_recvlogical', 0.4),
+  ...lag('p50_ms'),
+  ...lag('p99_ms'),
+  ...within('ten million rows in a transaction', 'transaction', { in_flight_rss_mb: 150 }),
+];
+
 export const targets: readonly Target[] = [
   ...produce('java'),
   ...produce('librdkafka'),
@@ -84,6 +106,7 @@ export const targets: readonly Target[] = [
       p99_ms: 10,
     }),
   ),
+  ...capture,
 ];
 
 function unbatched(peer: string) {
@@ -94,7 +117,7 @@ export function judge(results: readonly Result[]): Judged[] {
   const median = (system: string, { scenario, metric }: Target): number | undefined =>
     results.find(found => found.system === system && found.scenario === scenario && found.metric === metric)?.median;
   return targets.map(target => {
-    const own = median('millrace', target);
+    const own = median(target.system ?? 'millrace', target);
     const other = target.peer === undefined ? undefined : median(target.peer, target);
     if (own === undefined || (target.peer !== undefined && other === undefined)) {
       return { target, value: undefined, verdict: 'not measured' };

@@ -8,6 +8,8 @@
  *   tail     as produce, and consumers= that wait at the end meanwhile, each of which gets all of it
  *   latency  as produce with rate=, warmup=, consumers=; open loop: a record's clock starts when it was due, not when it was
  *            sent, so a stall is charged to every record it delays (no coordinated omission)
+ *   lag      topic= partitions= warmup= seconds=  how old changes are that arrive: by "ts_us" of Debezium's source, the commit's
+ *            time (with the plain format by "ts" of its meta), on this machine's clock
  *   evict    dir=                          drops a directory's files from the page cache
  *
  * Throughput runs ask for delivery reports of failures only: acknowledged = sent - failed, after a flush.
@@ -557,6 +559,44 @@ static int run_latency(void) {
   return failed != 0;
 }
 
+/* ---- lag of captured changes ---- */
+
+/* Microseconds since 1970; 0 where the value says nothing. */
+static int64_t commit_time(const char *value, size_t length) {
+  static const char micros[] = "\"ts_us\":", iso[] = "\"ts\":\"";
+  const char *found = memmem(value, length, micros, sizeof micros - 1);
+  if (found) return strtoll(found + sizeof micros - 1, NULL, 10);
+  found = memmem(value, length, iso, sizeof iso - 1);
+  struct tm time = {0};
+  const char *rest = found ? strptime(found + sizeof iso - 1, "%Y-%m-%dT%H:%M:%S.", &time) : NULL;
+  return rest ? timegm(&time) * 1000000LL + strtol(rest, NULL, 10) : 0;
+}
+
+static int run_lag(void) {
+  double warmup = number("warmup", 1), seconds = number("seconds", 5);
+  struct reader reader = {0};
+  open_reader(&reader, RD_KAFKA_OFFSET_END);
+  size_t capacity = 1 << 22;
+  struct latency lag = {malloc(capacity * sizeof(float)), 0, capacity, 0};
+  int64_t from = now_ns() + (int64_t)(warmup * 1e9), until = from + (int64_t)(seconds * 1e9);
+  for (int64_t now; (now = now_ns()) < until;) {
+    rd_kafka_message_t *message = rd_kafka_consumer_poll(reader.handle, 100);
+    if (!message) continue;
+    if (!message->err && message->payload) {
+      struct timespec clock;
+      clock_gettime(CLOCK_REALTIME, &clock);
+      int64_t committed = commit_time(message->payload, message->len);
+      if (!committed) die("a value without the time of its commit");
+      if (now >= from && lag.count < capacity) lag.ms[lag.count++] = (clock.tv_sec * 1000000LL + clock.tv_nsec / 1000 - committed) / 1e3f;
+    }
+    rd_kafka_message_destroy(message);
+  }
+  printf("{\"records\":%zu,\"cpu_s\":%.3f,", lag.count, cpu_seconds());
+  print_latency("end_to_end", &lag);
+  puts("}");
+  return lag.count == 0;
+}
+
 /* ---- page cache ---- */
 
 static int evict_file(const char *path, const struct stat *status, int kind, struct FTW *walk) {
@@ -570,7 +610,7 @@ static int evict_file(const char *path, const struct stat *status, int kind, str
 }
 
 int main(int count, char **values) {
-  if (count < 2) die("usage: librdkafka create|delete|produce|consume|tail|latency|evict|version name=value…");
+  if (count < 2) die("usage: librdkafka create|delete|produce|consume|tail|latency|lag|evict|version name=value…");
   arguments = values + 2;
   argument_count = count - 2;
   const char *mode = values[1];
@@ -581,6 +621,7 @@ int main(int count, char **values) {
   else if (!strcmp(mode, "consume")) status = run_consume();
   else if (!strcmp(mode, "tail")) status = run_tail();
   else if (!strcmp(mode, "latency")) status = run_latency();
+  else if (!strcmp(mode, "lag")) status = run_lag();
   else if (!strcmp(mode, "evict")) status = nftw(text("dir", NULL), evict_file, 16, FTW_PHYS), puts("{}");
   else if (!strcmp(mode, "version")) status = printf("{\"version\":\"%s\"}\n", rd_kafka_version_str()) < 0;
   else die("unknown mode %s", mode);

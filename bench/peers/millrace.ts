@@ -21,6 +21,8 @@ export interface MillraceOptions {
   readonly directory: string;
   /** Settings of the server, KEY=VALUE as in millrace.yaml. */
   readonly settings: readonly string[];
+  /** Its millrace.yaml. */
+  readonly config?: string | undefined;
   readonly running?: { readonly bootstrap: string; readonly databaseUrl: string };
 }
 
@@ -32,6 +34,7 @@ export class Millrace extends Broker {
   override postgresPids: number[] = [];
   protected override brokerPids: number[] = [];
   readonly #options: MillraceOptions;
+  #settings: readonly string[];
   #child: ChildProcess | undefined;
   #ports: number[] = [];
 
@@ -40,6 +43,7 @@ export class Millrace extends Broker {
     this.name = options.tree?.name ?? 'millrace';
     this.description = options.tree?.description ?? 'Millrace, acknowledging after COMMIT';
     this.#options = options;
+    this.#settings = options.settings;
   }
 
   get dataDir(): string {
@@ -51,7 +55,8 @@ export class Millrace extends Broker {
   }
 
   async start(): Promise<void> {
-    const { running, settings } = this.#options;
+    const { running, config } = this.#options;
+    const settings = this.#settings;
     if (running) {
       this.bootstrap = running.bootstrap;
       this.databaseUrl = running.databaseUrl;
@@ -61,6 +66,7 @@ export class Millrace extends Broker {
     if (this.#ports.length === 0) this.#ports = await freePorts(2);
     const [kafka, http] = this.#ports as [number, number];
     const addresses = ['--kafka', `127.0.0.1:${kafka}`, '--http', `127.0.0.1:${http}`, '--data-dir', this.dataDir];
+    if (config !== undefined) addresses.push('--config', config);
     const log = createWriteStream(join(this.#options.directory, `${this.name}.log`), { flags: 'a' });
     const startScript = join(this.#options.tree?.path ?? ownTree, 'scripts/start.mjs');
     const child = spawn(process.execPath, [startScript, ...addresses, ...settings.map(flagOf)], {
@@ -90,8 +96,17 @@ export class Millrace extends Broker {
     await ended;
   }
 
+  /** With more settings than it was started with. */
+  async restartWith(settings: readonly string[]): Promise<void> {
+    if (this.#options.running) throw new Error('a server that runs already is not restarted');
+    await this.stop();
+    this.#settings = [...this.#settings, ...settings];
+    await this.start();
+  }
+
   async describe(): Promise<Record<string, string>> {
-    const { settings, running } = this.#options;
+    const { running } = this.#options;
+    const settings = this.#settings;
     return {
       settings: running ? 'of a server that was running already' : settings.join(', ') || 'defaults',
       acks: 'all: acknowledged after COMMIT',

@@ -28,7 +28,7 @@ Scenarios: ${Object.keys(groups).join(', ')}, memory, growth, capture; or a scen
 
   --peers a,b           systems beside Millrace: rows, copy, kafka, kafka-flush (default: rows,copy), or for
                         capture ${capturePeers.join(', ')}; or none
-  --rounds N            rounds, the first of which is thrown away (default 6)
+  --rounds N            rounds, the first of which is thrown away but for capture (default 6)
   --short               2 rounds of 3 s: to see a change, not to publish
   --seconds N           how long a round produces
   --report NAME         also bench/results/NAME.md with plots
@@ -124,6 +124,7 @@ try {
     ...machine,
     librdkafka: await librdkafkaVersion(),
     rounds,
+    kept: scenarios.length > 0 ? rounds - 1 : rounds,
     systems: {
       ...Object.fromEntries(systems.map(({ name, description }) => [name, description])),
       ...captured?.systems,

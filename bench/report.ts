@@ -13,7 +13,9 @@ const resultsDirectory = fileURLToPath(new URL('./results', import.meta.url));
 
 interface Meta {
   readonly command: string;
+  /** The one that is thrown away included, where one is. */
   readonly rounds: number;
+  readonly kept?: number;
   readonly systems: Readonly<Record<string, string>>;
   /** Why a peer that was asked for is not in the run. */
   readonly absent: Readonly<Record<string, string>>;
@@ -85,11 +87,12 @@ export function writeReport(results: readonly Result[], meta: Meta, name: string
   const sections = scenarios.map(scenario => section(results, scenario));
   const plots = plotsOf(results, scenarios);
   for (const [plot, svg] of plots) writeFileSync(join(resultsDirectory, `${name}-${plot}.svg`), svg);
+  const kept = meta.kept ?? meta.rounds - 1;
   const text = `# ${name}
 
 ${machineLines(meta)}
 
-Medians of ${counted(meta.rounds - 1, 'round')}, interleaved over the systems; in parentheses the least and the most. One round before was thrown away. MB are millions of payload bytes. While one system is measured the processes of the others are stopped.
+Medians of ${counted(kept, 'round')}, interleaved over the systems; in parentheses the least and the most.${kept < meta.rounds ? ' One round before was thrown away.' : ''} MB are millions of payload bytes. While one system is measured the processes of the others are stopped.
 
 \`\`\`
 ${meta.command}
@@ -262,7 +265,7 @@ function panelsOf(results: readonly Result[]): Panel[] {
   ];
 }
 
-const notTheMachine = ['command', 'rounds', 'systems', 'absent', 'settings'];
+const notTheMachine = ['command', 'rounds', 'kept', 'systems', 'absent', 'settings'];
 
 function machineLines(meta: Meta): string {
   return Object.entries(meta)

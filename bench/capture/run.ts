@@ -1,6 +1,6 @@
 // npm run bench -- capture: changes in Postgres into the log, by Millrace and by what its users would take instead, from
-// the same tables of the same server, in one run. Rounds are interleaved; nothing of a system runs while another is
-// measured. Millrace is the log of all of them.
+// the same tables of the same server, in one run. Rounds are interleaved, and none is thrown away: each measurement begins
+// when its system is warm. Nothing of a system runs while another is measured. Millrace is the log of all of them.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Metric, metrics, type Result, summarised } from '../metrics.ts';
@@ -20,7 +20,6 @@ export interface CaptureRun {
   readonly scenarios: readonly CaptureScenario[];
   readonly sizes: CaptureSizes;
   readonly peers: readonly string[];
-  /** The one that is thrown away included. */
   readonly rounds: number;
   readonly log: (line: string) => void;
 }
@@ -62,7 +61,6 @@ class Measuring {
   readonly #absent: Record<string, string> = {};
   readonly #recvlogical: string | undefined;
   readonly #samples = new Map<string, Sample[]>();
-  #kept = false;
 
   constructor(run: CaptureRun, source: CaptureSource) {
     const { millrace, directory, peers, log } = run;
@@ -92,10 +90,10 @@ class Measuring {
     for (const scenario of of('backlog')) await this.#rounds(scenario.name, () => this.#backlog(scenario));
     if (of('live').length > 0) await this.#rounds('live', () => this.#live(of('live')));
     // Once: it does not get quicker, and takes minutes.
-    this.#kept = true;
+    if (of('transaction').length > 0) await this.#restart([]);
     for (const scenario of of('transaction')) await this.#transaction(scenario);
     // Last: its walsender reads everything that is written.
-    if (of('produce').length > 0) await this.#serveProduce();
+    if (of('produce').length > 0) await this.#restart(['sql.produce=on']);
     for (const scenario of of('produce')) await this.#rounds(scenario.name, () => this.#produce(scenario));
     return this.#measured(scenarios);
   }
@@ -103,9 +101,8 @@ class Measuring {
   async #rounds(name: string, round: () => Promise<void>): Promise<void> {
     const { rounds, log } = this.#run;
     log(name);
-    for (let i = 0; i < rounds; i++) {
-      this.#kept = i > 0;
-      log(this.#kept ? `  round ${i}` : '  warm-up');
+    for (let i = 1; i <= rounds; i++) {
+      log(`  round ${i}`);
       await round();
     }
   }
@@ -125,16 +122,18 @@ class Measuring {
   }
 
   async #live(scenarios: readonly CaptureScenario[]): Promise<void> {
-    for (const pipeline of this.#pipelines) {
+    // What is late is the same in any format.
+    for (const pipeline of this.#pipelines.filter(({ name }) => name !== 'millrace-plain')) {
       const samples = await this.#bench.live(pipeline, scenarios, this.#run.sizes);
       for (const [scenario, sample] of samples) this.#keep(scenario, pipeline.name, sample);
     }
   }
 
-  async #serveProduce(): Promise<void> {
+  /** What was measured before is in the memory of neither process. */
+  async #restart(settings: readonly string[]): Promise<void> {
     const { millrace } = this.#run;
     await this.#source.across(async () => {
-      await millrace.restartWith(['sql.produce=on']);
+      await millrace.restartWith(settings);
       return millrace.databaseUrl!;
     });
   }
@@ -152,7 +151,6 @@ class Measuring {
   #keep(scenario: CaptureScenario, system: string, sample: Sample): void {
     const shown = Object.entries(sample).map(([metric, value]) => `${metric} ${value!.toPrecision(4)}`);
     this.#run.log(`    ${scenario.name} ${system.padEnd(15)} ${shown.join('  ')}`);
-    if (!this.#kept) return;
     const key = `${scenario.name} ${system}`;
     this.#samples.set(key, [...(this.#samples.get(key) ?? []), sample]);
   }

@@ -6,12 +6,14 @@ import { TopicError } from '../storage/topics.ts';
 import type { Blob } from './batch-builder.ts';
 import { type CaptureDefinition, isCaptured, isOutbox, isPartCaptured, topicOf } from './definition.ts';
 import { type ChangeImages, Envelope, type Operation, type SnapshotMark } from './envelope.ts';
+import { messageKeyHead } from './envelope-schema.ts';
 import { JsonBuffer } from './json-buffer.ts';
 import { type OutboxEvent, OutboxRouter } from './outbox.ts';
 import { type Outlet, RecordTooLarge, type Target } from './outlet.ts';
 import { CaptureError, type Source } from './source.ts';
 import type { ChangeHandler, Transaction } from './stream.ts';
 import { Table } from './table.ts';
+import { TransactionRecords } from './transaction-records.ts';
 
 export interface ChangeWriterOptions {
   readonly definition: CaptureDefinition;
@@ -41,6 +43,8 @@ export interface SnapshotRecord {
 const nullBlob: Blob = { bytes: null, start: 0, end: 0 };
 /** Logical messages of Millrace's own begin with this, and are nobody's events. */
 export const ownPrefix = 'millrace';
+/** What logical messages are counted as in a transaction. */
+const messages = 'message';
 
 export class ChangeWriter implements ChangeHandler {
   readonly #options: ChangeWriterOptions;
@@ -51,12 +55,14 @@ export class ChangeWriter implements ChangeHandler {
   readonly #value = new JsonBuffer(16_384);
   readonly #keyBlob: Blob = { bytes: null, start: 0, end: 0 };
   readonly #valueBlob: Blob = { bytes: null, start: 0, end: 0 };
+  readonly #transactions: TransactionRecords | undefined;
   #clockAt = 0;
 
   constructor(options: ChangeWriterOptions) {
     this.#options = options;
     const { definition, source } = options;
     this.#envelope = new Envelope(definition.format, { prefix: definition.prefix, database: source.database });
+    if (definition.transactionMetadata) this.#transactions = new TransactionRecords(definition, options.outlet);
   }
 
   async relation(relation: Relation): Promise<void> {
@@ -68,7 +74,9 @@ export class ChangeWriter implements ChangeHandler {
       this.#relations.set(id, null);
       return;
     }
-    this.#relations.set(id, (await this.describe(relation)) ?? null);
+    const captured = (await this.describe(relation)) ?? null;
+    if (captured !== null) await this.#transactions?.makeTopic();
+    this.#relations.set(id, captured);
   }
 
   /** The table as it is captured; undefined where it is not. */
@@ -84,6 +92,7 @@ export class ChangeWriter implements ChangeHandler {
     const qualified = `${schema}.${name}`;
     const prefixed = (columnName: string): string | undefined =>
       columnName.startsWith(`${qualified}.`) ? columnName.slice(qualified.length + 1) : undefined;
+    const topic = topicOf(definition, schema, name);
     const table = new Table(relation, {
       style: {
         style: definition.format === 'debezium' ? 'debezium' : 'plain',
@@ -91,6 +100,8 @@ export class ChangeWriter implements ChangeHandler {
         binary: definition.binary,
       },
       types: source.type,
+      facts: definition.format === 'debezium' ? await source.columnFacts(relation.id) : new Map(),
+      ...(definition.schemas ? { schemaName: topic } : {}),
       keyColumns: definition.keys[qualified] ?? (await source.primaryKey(relation.id)),
       excluded: new Set(definition.excludeColumns.flatMap(column => prefixed(column) ?? [])),
       masks: new Map(
@@ -100,7 +111,6 @@ export class ChangeWriter implements ChangeHandler {
         }),
       ),
     });
-    const topic = topicOf(definition, schema, name);
     const partitions = definition.partitions ?? defaultPartitions;
     const target = await outlet.target(topic, partitions, definition.topicConfig).catch((error: unknown) => {
       if (!(error instanceof TopicError)) throw error;
@@ -119,6 +129,16 @@ export class ChangeWriter implements ChangeHandler {
       this.#envelope.clock(now);
     }
     this.#envelope.begin(transaction);
+    this.#transactions?.begin();
+  }
+
+  commit(transaction: Transaction, changes: number, endLsn: Lsn): void {
+    this.#transactions?.end(transaction, changes, endLsn);
+  }
+
+  /** Has the event's place in its transaction written with it. A message of its own is in no transaction. */
+  #place(transactions: TransactionRecords, collection: string, transaction: Transaction, walStart: Lsn): void {
+    if (transaction.xid !== null) this.#envelope.place(transactions.next(collection, transaction, walStart));
   }
 
   change(message: Message, transaction: Transaction, ordinal: number, walStart: Lsn): void | Promise<void> {
@@ -185,7 +205,7 @@ export class ChangeWriter implements ChangeHandler {
     };
     this.#envelope.change(this.#value, table, images, transaction.commitLsn, ordinal);
     this.#key.reset();
-    if (!table.keyless) table.writeKey(this.#key, row);
+    if (!table.keyless) table.writeRecordKey(this.#key, row);
     return {
       key: table.keyless ? null : this.#key.copy(),
       value: this.#value.copy(),
@@ -231,6 +251,8 @@ export class ChangeWriter implements ChangeHandler {
   ): void | Promise<void> {
     const { table, target } = captured;
     const { definition } = this.#options;
+    const transactions = this.#transactions;
+    if (transactions !== undefined) this.#place(transactions, table.qualified, transaction, walStart);
     this.#value.reset();
     const missing = this.#envelope.change(
       this.#value,
@@ -240,7 +262,7 @@ export class ChangeWriter implements ChangeHandler {
       ordinal,
     );
     this.#key.reset();
-    if (!table.keyless) table.writeKey(this.#key, after ?? before!);
+    if (!table.keyless) table.writeRecordKey(this.#key, after ?? before!);
     const key = table.keyless ? nullBlob : this.#blob(this.#keyBlob, this.#key);
     let { bytes, end } = transaction.headers;
     if (missing || link) {
@@ -307,6 +329,8 @@ export class ChangeWriter implements ChangeHandler {
     for (const relationId of relationIds) {
       const captured = this.#relations.get(relationId);
       if (!captured) continue;
+      const transactions = this.#transactions;
+      if (transactions !== undefined) this.#place(transactions, captured.table.qualified, transaction, walStart);
       this.#value.reset();
       const images: ChangeImages = {
         operation: 't',
@@ -341,12 +365,20 @@ export class ChangeWriter implements ChangeHandler {
       const made = outlet.target(topic, 1, definition.topicConfig);
       return made.then(() => this.#message(message, transaction, ordinal, walStart));
     }
+    const transactions = this.#transactions;
+    if (transactions !== undefined) {
+      if (!transactions.ready) {
+        return transactions.makeTopic().then(() => this.#message(message, transaction, ordinal, walStart));
+      }
+      this.#place(transactions, messages, transaction, walStart);
+    }
     this.#value.reset();
-    this.#envelope.message(this.#value, prefix, message.content, walStart, ordinal);
+    this.#envelope.message(this.#value, prefix, message.content, walStart, ordinal, definition.schemas);
     this.#key.reset();
+    if (definition.schemas) this.#key.raw(messageKeyHead);
     this.#key.ascii('{"prefix":');
     this.#key.text(prefix);
-    this.#key.byte(0x7d);
+    this.#key.ascii(definition.schemas ? '}}' : '}');
     transaction.headers.ordinal(ordinal);
     const { bytes, end } = transaction.headers;
     const key = this.#blob(this.#keyBlob, this.#key);

@@ -37,6 +37,10 @@ const definitionSchema = z
     partitions: z.number().int().min(1).max(100_000).optional(),
     topicConfig: z.record(z.string(), z.string()).default({}),
     format: z.enum(['debezium', 'plain', 'after']).default('debezium'),
+    /** Kafka Connect's schema and payload in keys and values. */
+    schemas: z.boolean().default(false),
+    /** The block `transaction` in events, and where transactions begin and end in {prefix}.transaction. */
+    transactionMetadata: z.boolean().default(false),
     decimals: z.enum(['precise', 'string', 'double']).optional(),
     binary: z.enum(['base64', 'base64-url-safe', 'hex']).default('base64'),
     tombstones: z.boolean().default(true),
@@ -59,6 +63,10 @@ const definitionSchema = z
     publication: z.string().min(1).max(63).optional(),
     failover: z.boolean().default(false),
     outbox: outboxSchema.optional(),
+  })
+  .refine(({ format, schemas, transactionMetadata }) => format === 'debezium' || !(schemas || transactionMetadata), {
+    message: 'schemas and transactionMetadata belong to format debezium',
+    path: ['format'],
   })
   .readonly();
 

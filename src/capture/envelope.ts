@@ -1,11 +1,12 @@
 // The value of a change event, in one of three formats:
-//   debezium   before, after, source, transaction, op, ts_ms, ts_us, ts_ns, as Debezium's connector writes them
-//              without schemas
+//   debezium   before, after, source, transaction, op, ts_ms, ts_us, ts_ns, as Debezium's connector writes them;
+//              with the table's schema around them, where it has one
 //   plain      {"op","data","old"?,"meta"}
 //   after      the row after the change alone; a delete is a tombstone
 import { formatLsn, type Lsn } from '../postgres/lsn.ts';
 import type { Tuple } from '../postgres/pgoutput.ts';
 import { version } from '../runtime/version.ts';
+import { messageValueHead } from './envelope-schema.ts';
 import { asciiJson, JsonBuffer } from './json-buffer.ts';
 import type { Table } from './table.ts';
 
@@ -54,6 +55,8 @@ export class Envelope {
   #processed = noBytes;
   #transactionId = noBytes;
   readonly #position = new JsonBuffer(32);
+  /** The block of the next event. */
+  #transaction: string | undefined;
 
   constructor(format: Format, names: SourceNames) {
     this.#format = format;
@@ -66,8 +69,14 @@ export class Envelope {
     this.#processed = bytesOf(`"ts_ms":${now},"ts_us":${now}000,"ts_ns":${now}000000}`);
   }
 
+  /** What the block `transaction` of the next event is; in the next transaction it is null. */
+  place(block: string): void {
+    this.#transaction = block;
+  }
+
   begin(info: TransactionInfo, snapshot: SnapshotMark = 'false'): void {
     const micros = info.commitMicros;
+    this.#transaction = undefined;
     if (this.#format === 'debezium') {
       const { prefix, database } = this.#names;
       const last = info.previousEnd === 0n ? 'null' : `\\"${info.previousEnd}\\"`;
@@ -107,6 +116,7 @@ export class Envelope {
   #debezium(out: JsonBuffer, table: Table, images: ChangeImages, lsn: Lsn): string[] | undefined {
     const { before, after, operation } = images;
     let missing: string[] | undefined;
+    if (table.valueHead !== undefined) out.raw(table.valueHead);
     if (before === undefined) {
       out.raw(fixed.nothingBefore);
     } else {
@@ -120,8 +130,10 @@ export class Envelope {
       missing = table.writeRow(out, after, images.unchangedFrom) ?? missing;
     }
     this.#source(out, lsn, table.names);
-    out.raw(fixed.operation[operation]);
+    if (this.#transaction === undefined) out.raw(fixed.operation[operation]);
+    else out.ascii(`,"transaction":${this.#transaction},"op":"${operation}",`);
     out.raw(this.#processed);
+    if (table.valueHead !== undefined) out.byte(0x7d);
     return missing;
   }
 
@@ -160,13 +172,15 @@ export class Envelope {
   }
 
   /** A logical message of somebody else's; its key is {"prefix"}. */
-  message(out: JsonBuffer, prefix: string, content: Buffer, lsn: Lsn, ordinal: number): void {
+  message(out: JsonBuffer, prefix: string, content: Buffer, lsn: Lsn, ordinal: number, schemas: boolean): void {
     const message = `{"prefix":${asciiJson(prefix)},"content":"${content.toString('base64')}"}`;
     if (this.#format === 'debezium') {
+      if (schemas) out.raw(messageValueHead);
       out.ascii('{"op":"m",');
       out.raw(this.#processed, 0, this.#processed.indexOf(','));
       this.#source(out, lsn, fixed.noNames);
-      out.ascii(`,"transaction":null,"message":${message}}`);
+      out.ascii(`,"transaction":${this.#transaction ?? 'null'},"message":${message}}`);
+      if (schemas) out.byte(0x7d);
     } else {
       out.ascii(`{"op":"m","data":${message}`);
       out.raw(this.#head);

@@ -163,6 +163,10 @@ export class SnapshotPlacement implements ChangeHandler {
     this.#options.writer.begin(transaction);
   }
 
+  commit(transaction: Transaction, changes: number, endLsn: Lsn): void {
+    this.#options.writer.commit(transaction, changes, endLsn);
+  }
+
   change(message: Message, transaction: Transaction, ordinal: number, walStart: Lsn): void | Promise<void> {
     const { writer, bases } = this.#options;
     if (message.kind === 'message') {

@@ -5,6 +5,7 @@ import { PostgresClient } from '../postgres/client.ts';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import { quoteIdentifier, ReplicationConnection } from '../postgres/replication.ts';
 import { settleSession } from '../postgres/session-settings.ts';
+import type { ColumnFacts } from './column-schema.ts';
 import { type CaptureDefinition, gapHint, isCaptured, isPartCaptured, type TableName } from './definition.ts';
 import type { TypeInfo } from './values.ts';
 
@@ -23,6 +24,9 @@ export class CaptureError extends Error {
 export class GapError extends CaptureError {
   override name = 'GapError';
 }
+
+/** Types with smaller ones are PostgreSQL's own. */
+const firstOwnOid = 16_384;
 
 /** How values are printed; values.ts reads this form. */
 export const printing = {
@@ -97,7 +101,7 @@ export class Source {
     client.on('error', onLost);
     await client.connect();
     try {
-      await client.query(settleSession);
+      await client.query(`${settleSession}; ${setPrinting}`);
       const { rows } = await client.query<SourceFacts & { wal_level: string; may: boolean }>(
         `SELECT current_database()::text AS database, current_setting('server_version_num')::int AS version,
                 pg_backend_pid() AS backend,
@@ -355,10 +359,14 @@ export class Source {
   /** Types of columns, from what the catalogue says now. */
   readonly type = (oid: number): TypeInfo | undefined => this.#types.get(oid);
 
-  /** Reads the types that are not known yet: those of the oids, their elements and what domains are made of. */
+  /** Reads the types that are not known yet, or may have changed: those of the oids, their elements and what domains are made of. */
   async loadTypes(oids: readonly number[]): Promise<void> {
-    let wanted = oids.filter(oid => !this.#types.has(oid));
+    // An enum may have got labels since it was read.
+    const read = new Set<number>();
+    const isWanted = (oid: number) => !read.has(oid) && (oid >= firstOwnOid || !this.#types.has(oid));
+    let wanted = oids.filter(isWanted);
     while (wanted.length > 0) {
+      for (const oid of wanted) read.add(oid);
       const { rows } = await this.client.query<{
         oid: string;
         name: string;
@@ -367,10 +375,12 @@ export class Source {
         base: string;
         modifier: number;
         delimiter: string;
+        labels: string[] | null;
       }>(
         `SELECT t.oid::text, t.typname::text AS name, t.typtype::text AS kind,
                 CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END::text AS element,
-                t.typbasetype::text AS base, t.typtypmod AS modifier, coalesce(e.typdelim, ',')::text AS delimiter
+                t.typbasetype::text AS base, t.typtypmod AS modifier, coalesce(e.typdelim, ',')::text AS delimiter,
+                (SELECT array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid) AS labels
          FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A' WHERE t.oid = ANY ($1::oid[])`,
         [wanted],
       );
@@ -383,12 +393,23 @@ export class Source {
           baseOid: Number(row.base),
           baseModifier: row.modifier,
           delimiter: row.delimiter,
+          labels: row.labels ?? [],
         });
       }
-      wanted = rows
-        .flatMap(row => [Number(row.element), Number(row.base)])
-        .filter(oid => oid !== 0 && !this.#types.has(oid));
+      wanted = rows.flatMap(row => [Number(row.element), Number(row.base)]).filter(oid => oid !== 0 && isWanted(oid));
     }
+  }
+
+  /** What else is known of columns, by name, as they are now. Defaults are printed as their values are. */
+  async columnFacts(relationId: number): Promise<ReadonlyMap<string, ColumnFacts>> {
+    const { rows } = await this.client.query<{ name: string; required: boolean; default_expression: string | null }>(
+      `SELECT a.attname::text AS name, a.attnotnull AS required,
+              CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END AS default_expression
+       FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+       WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped`,
+      [relationId],
+    );
+    return new Map(rows.map(row => [row.name, { required: row.required, defaultExpression: row.default_expression }]));
   }
 
   /** The columns that tell a table's rows apart, in their order, as they are now: the primary key's, but see `keyOf`. */

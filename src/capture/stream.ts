@@ -22,6 +22,8 @@ export interface ChangeHandler {
   begin(transaction: TransactionInfo): void;
   /** A row, truncate or logical message; `ordinal` counts them in the transaction. */
   change(message: Message, transaction: Transaction, ordinal: number, walStart: Lsn): void | Promise<void>;
+  /** After the last of its `changes`. */
+  commit(transaction: Transaction, changes: number, endLsn: Lsn): void;
 }
 
 export interface Transaction extends TransactionInfo {
@@ -241,6 +243,7 @@ export class ChangeStream {
   }
 
   #commit(endLsn: Lsn): void {
+    if (this.#transaction !== undefined) this.#options.handler.commit(this.#transaction, this.#ordinal, endLsn);
     this.#transaction = undefined;
     this.#previousEnd = endLsn;
     this.counters.transactions++;

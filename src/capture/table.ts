@@ -1,12 +1,12 @@
 // One captured table as of one relation message: its columns with their converters, its key, how a row of it is
 // written. A change of the table makes another one, so every row is read with the columns it was written with.
 import type { Relation, Tuple } from '../postgres/pgoutput.ts';
+import { type ColumnFacts, columnSchema } from './column-schema.ts';
+import { beforePayload, tableKeySchema, tableValueSchema } from './envelope-schema.ts';
 import { asciiJson, JsonBuffer } from './json-buffer.ts';
-import { type Converter, converterFor, isArray, type TypeLookup, type ValueStyle } from './values.ts';
+import { type Converter, converterFor, type TypeLookup, type ValueStyle } from './values.ts';
 
-/** What Debezium writes for a value that was not logged, because it is stored out of line and was not changed. */
-const unavailable = '__debezium_unavailable_value';
-const byteaOid = 17;
+const nothingKnown: ColumnFacts = { required: false, defaultExpression: null };
 
 export interface TableOptions {
   readonly style: ValueStyle;
@@ -17,6 +17,10 @@ export interface TableOptions {
   readonly excluded: ReadonlySet<string>;
   /** Columns whose values are replaced by this text. */
   readonly masks: ReadonlyMap<string, string>;
+  /** What the catalogue says of the columns, by name; empty: nothing is known. */
+  readonly facts: ReadonlyMap<string, ColumnFacts>;
+  /** What the schemas of its events are called after; absent: they have none. */
+  readonly schemaName?: string;
 }
 
 interface Column {
@@ -26,12 +30,21 @@ interface Column {
   readonly label: Buffer;
   readonly convert: Converter;
   readonly placeholder: Buffer;
+  /** In Debezium's style a column that cannot be NULL has a value even where none was logged. */
+  readonly whenNull: Buffer;
+  /** Of the field in its schema, the name included. */
+  readonly schema: string;
 }
 
 export class Table {
   readonly schema: string;
   readonly name: string;
   readonly relationId: number;
+  /** schema.table */
+  readonly qualified: string;
+  /** What stands before keys and values; undefined where they have no schemas. */
+  readonly keyHead: Buffer | undefined;
+  readonly valueHead: Buffer | undefined;
   /** `,"schema":…,"table":…`, as a part of JSON. */
   readonly names: Buffer;
   readonly columns: readonly Column[];
@@ -45,11 +58,19 @@ export class Table {
     this.schema = relation.schema;
     this.name = relation.name;
     this.relationId = relation.id;
+    this.qualified = `${relation.schema}.${relation.name}`;
     this.names = Buffer.from(`,"schema":${asciiJson(relation.schema)},"table":${asciiJson(relation.name)}`);
     this.hasIdentity = relation.replicaIdentity !== 'nothing';
     this.#plain = options.style.style === 'plain';
     const all = relation.columns.map(({ name, typeOid, typeModifier }, index): Column => {
       const mask = options.masks.get(name);
+      const convert =
+        mask === undefined ? converterFor(typeOid, typeModifier, options.style, options.types) : masked(mask);
+      const facts = options.facts.get(name) ?? nothingKnown;
+      const schema = columnSchema({ typeOid, typeModifier }, facts, options.style, options.types, convert, {
+        masked: mask !== undefined,
+        typed: options.schemaName !== undefined,
+      });
       return {
         index,
         name,
@@ -57,18 +78,37 @@ export class Table {
           out.text(name);
           out.byte(0x3a);
         }),
-        convert: mask === undefined ? converterFor(typeOid, typeModifier, options.style, options.types) : masked(mask),
-        placeholder: placeholderOf(typeOid, options),
+        convert,
+        placeholder: Buffer.from(schema.whenUnchanged),
+        whenNull: Buffer.from(this.#plain ? 'null' : schema.whenNull),
+        schema: `${schema.json},"field":${asciiJson(name)}`,
       };
     });
     this.columns = all.filter(column => !options.excluded.has(column.name));
     this.key = options.keyColumns.flatMap(name => all.find(column => column.name === name) ?? []);
     if (this.key.length < options.keyColumns.length) this.key = [];
     this.#keyIndexes = new Set(this.key.map(column => column.index));
+    const { schemaName } = options;
+    if (schemaName !== undefined) {
+      const schemas = (columns: readonly Column[]) => columns.map(column => column.schema);
+      this.keyHead = beforePayload(tableKeySchema(schemaName, schemas(this.key)));
+      this.valueHead = beforePayload(tableValueSchema(schemaName, schemas(this.columns)));
+    }
   }
 
   get keyless(): boolean {
     return this.key.length === 0;
+  }
+
+  /** A record's key. */
+  writeRecordKey(out: JsonBuffer, row: Tuple): void {
+    if (this.keyHead === undefined) {
+      this.writeKey(out, row);
+      return;
+    }
+    out.raw(this.keyHead);
+    this.writeKey(out, row);
+    out.byte(0x7d);
   }
 
   writeKey(out: JsonBuffer, row: Tuple): void {
@@ -109,7 +149,7 @@ export class Table {
       out.byte(separator);
       separator = 0x2c;
       out.raw(column.label);
-      if (source.isNull(index)) out.ascii('null');
+      if (source.isNull(index)) out.raw(column.whenNull);
       else column.convert(out, source.bytes, source.starts[index]!, source.ends[index]!);
     }
     if (separator === 0x7b) out.byte(0x7b);
@@ -144,12 +184,4 @@ function jsonBytes(write: (out: JsonBuffer) => void): Buffer {
 function masked(mask: string): Converter {
   const json = jsonBytes(out => out.text(mask));
   return out => out.raw(json);
-}
-
-function placeholderOf(typeOid: number, { types, style }: TableOptions): Buffer {
-  if (typeOid === byteaOid) {
-    const bytes = Buffer.from(unavailable);
-    return Buffer.from(JSON.stringify(style.binary === 'hex' ? bytes.toString('hex') : bytes.toString('base64')));
-  }
-  return Buffer.from(isArray(typeOid, types) ? `["${unavailable}"]` : `"${unavailable}"`);
 }

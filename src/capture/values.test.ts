@@ -8,7 +8,7 @@ const debezium: ValueStyle = { style: 'debezium', decimals: 'precise', binary: '
 const plain: ValueStyle = { style: 'plain', decimals: 'string', binary: 'hex' };
 const types = (oid: number): TypeInfo | undefined =>
   oid === 1009
-    ? { oid, name: '_text', kind: 'b', elementOid: 25, baseOid: 0, baseModifier: -1, delimiter: ',' }
+    ? { oid, name: '_text', kind: 'b', elementOid: 25, baseOid: 0, baseModifier: -1, delimiter: ',', labels: [] }
     : undefined;
 
 function convert(text: string, oid: number, modifier = -1, style = debezium): string {

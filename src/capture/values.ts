@@ -28,22 +28,29 @@ export interface TypeInfo {
   readonly baseModifier: number;
   /** The element type's: a comma, but for box. */
   readonly delimiter: string;
+  /** Of an enum, in their order. */
+  readonly labels: readonly string[];
 }
 
 export type TypeLookup = (oid: number) => TypeInfo | undefined;
 
-const oid = {
+/** Of types that are built in. */
+export const oid = {
   bool: 16,
   bytea: 17,
   int8: 20,
   int2: 21,
   int4: 23,
+  text: 25,
   oid: 26,
   json: 114,
+  xml: 142,
   float4: 700,
   float8: 701,
   point: 600,
   money: 790,
+  bpchar: 1042,
+  varchar: 1043,
   date: 1082,
   time: 1083,
   timestamp: 1114,
@@ -53,6 +60,8 @@ const oid = {
   bit: 1560,
   varbit: 1562,
   numeric: 1700,
+  uuid: 2950,
+  tsvector: 3614,
   jsonb: 3802,
 } as const;
 
@@ -71,14 +80,11 @@ export function converterFor(
   if (type?.kind === 'd' && depth < maxDomainDepth) {
     return converterFor(type.baseOid, modifier >= 0 ? modifier : type.baseModifier, style, types, depth + 1);
   }
+  if (type?.name === 'hstore' && style.style === 'debezium') return hstore;
   if (type !== undefined && type.elementOid !== 0) {
     return arrayConverter(converterFor(type.elementOid, modifier, style, types), type.delimiter);
   }
   return text;
-}
-
-export function isArray(typeOid: number, types: TypeLookup): boolean {
-  return (types(typeOid)?.elementOid ?? 0) !== 0;
 }
 
 function builtInConverter(typeOid: number, modifier: number, style: ValueStyle): Converter | undefined {
@@ -294,6 +300,19 @@ const bits: Converter = (out, bytes, start, end) => {
     if (bytes[end - 1 - i] === 0x31) packed[i >> 3]! |= 1 << (i & 7);
   }
   out.ascii(`"${packed.toString('base64')}"`);
+};
+
+const hstorePair = /"((?:[^"\\]|\\.)*)"=>(?:NULL|"((?:[^"\\]|\\.)*)")/gs;
+const unescaped = (text: string): string => text.replaceAll(/\\(.)/gs, '$1');
+
+/** "a"=>"1", "b"=>NULL as the text of a JSON object. */
+const hstore: Converter = (out, bytes, start, end) => {
+  const pairs = bytes.toString('utf8', start, end).matchAll(hstorePair);
+  const object = Array.from(pairs, ([, key, value]) => [
+    unescaped(key!),
+    value === undefined ? null : unescaped(value),
+  ]);
+  out.text(JSON.stringify(Object.fromEntries(object)));
 };
 
 function binaryConverter(mode: ValueStyle['binary']): Converter {

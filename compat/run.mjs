@@ -18,6 +18,7 @@ const suites = {
   'franz-go': go,
   java,
   lines: prepareLines,
+  debezium: () => script('debezium/suite.ts'),
 };
 
 function prepareLines(target) {

@@ -19,6 +19,7 @@ export interface Rounds {
 const accounts = 2000;
 /** By table, its key's columns; pgbench_history has none. */
 const tables = { pgbench_accounts: 'aid', pgbench_tellers: 'tid', pgbench_branches: 'bid', pgbench_history: undefined };
+/** What the names of both slots begin with. */
 const slot = `rounds_${Math.random().toString(36).slice(2, 10)}`;
 const capture = `capture:
   bank:
@@ -27,6 +28,12 @@ const capture = `capture:
     snapshot: never
     partitions: 3
     slot: ${slot}
+  ledger:
+    tables: [public.pgbench_*]
+    transactionMetadata: true
+    snapshot: never
+    partitions: 3
+    slot: ${slot}_ledger
 `;
 
 const setup = `
@@ -55,7 +62,7 @@ export async function captureRounds({ database, seed, rounds, clients, say = () 
   await database.pool.query(setup);
   await start();
   try {
-    await until(async () => (await slots(database)) === 1, 'the slot was never made');
+    await until(async () => (await slots(database)) === 2, 'the slots were never made');
     let writing = true;
     const working = Array.from({ length: clients }, (_, i) =>
       work(database.url, randomFrom(seed + i + 1), () => writing),
@@ -70,7 +77,7 @@ export async function captureRounds({ database, seed, rounds, clients, say = () 
       } else {
         await database.pool.query(
           fault === 'walsender'
-            ? `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${slot}' AND active`
+            ? `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE starts_with(slot_name, '${slot}') AND active`
             : `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'millrace writer'`,
         );
@@ -88,7 +95,7 @@ export async function captureRounds({ database, seed, rounds, clients, say = () 
 const slots = async (database: TestDatabase): Promise<number> =>
   (
     await database.pool.query(
-      `SELECT FROM pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL`,
+      `SELECT FROM pg_replication_slots WHERE starts_with(slot_name, $1) AND confirmed_flush_lsn IS NOT NULL`,
       [slot],
     )
   ).rowCount!;
@@ -151,8 +158,7 @@ async function check({ pool }: TestDatabase, log: () => string): Promise<number>
   const { rows: marks } = await pool.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
   await pool.query('INSERT INTO pgbench_branches VALUES (2, 0, NULL)');
   const reached = async () =>
-    (await pool.query(`SELECT FROM kafka.captures WHERE name = 'bank' AND confirmed_lsn > $1::pg_lsn`, [marks[0]!.lsn]))
-      .rowCount === 1;
+    (await pool.query(`SELECT FROM kafka.captures WHERE confirmed_lsn > $1::pg_lsn`, [marks[0]!.lsn])).rowCount === 2;
   await until(reached, `the capture never caught up: ${log()}`);
   let changes = 0;
   for (const [table, key] of Object.entries(tables)) {
@@ -190,5 +196,72 @@ async function check({ pool }: TestDatabase, log: () => string): Promise<number>
     );
     changes += seen.size;
   }
+  await checkTransactions(pool);
   return changes;
+}
+
+interface Boundary {
+  readonly status: 'BEGIN' | 'END';
+  readonly id: string;
+  readonly event_count: number | null;
+  readonly data_collections: readonly { readonly data_collection: string; readonly event_count: number }[] | null;
+}
+
+interface Placed {
+  readonly transaction: { readonly id: string; readonly total_order: number; readonly data_collection_order: number };
+}
+
+const xidOf = (id: string): string => id.slice(0, id.indexOf(':'));
+
+/** Each transaction has begun and ended once, with as many events as there are, in the places that they say. */
+async function checkTransactions(pool: TestDatabase['pool']): Promise<void> {
+  const read = async <T>(topic: string): Promise<T[]> => {
+    const { rows } = await pool.query<{ value: string }>(
+      `SELECT convert_from(value, 'UTF8') AS value FROM kafka.messages
+       WHERE topic = $1 AND value IS NOT NULL ORDER BY partition, partition_offset`,
+      [topic],
+    );
+    return rows.map(({ value }) => JSON.parse(value) as T);
+  };
+  const counted = new Map<string, Map<string, number>>();
+  let open: string | undefined;
+  for (const { status, id, data_collections } of await read<Boundary>('ledger.transaction')) {
+    const xid = xidOf(id);
+    assert.equal(open, status === 'BEGIN' ? undefined : xid, `${status} of ${id}`);
+    open = status === 'BEGIN' ? xid : undefined;
+    if (status === 'BEGIN') continue;
+    assert.ok(!counted.has(xid), `transaction ${xid} is there twice`);
+    counted.set(xid, new Map(data_collections!.map(each => [each.data_collection, each.event_count])));
+  }
+  const places = new Map<string, number[]>();
+  for (const table of Object.keys(tables)) {
+    const orders = new Map<string, number[]>();
+    for (const { transaction } of await read<Placed>(`ledger.public.${table}`)) {
+      const xid = xidOf(transaction.id);
+      for (const [map, order] of [
+        [orders, transaction.data_collection_order],
+        [places, transaction.total_order],
+      ] as const) {
+        const known = map.get(xid);
+        if (known) known.push(order);
+        else map.set(xid, [order]);
+      }
+    }
+    for (const [xid, found] of orders)
+      assertCounts(found, counted.get(xid)?.get(`public.${table}`), `${table} in ${xid}`);
+  }
+  for (const [xid, tables] of counted) {
+    const total = [...tables.values()].reduce((sum, count) => sum + count, 0);
+    assertCounts(places.get(xid) ?? [], total, `transaction ${xid}`);
+  }
+}
+
+/** 1 to `count`, each once. */
+function assertCounts(orders: readonly number[], count: number | undefined, what: string): void {
+  const expected = Array.from({ length: count ?? 0 }, (_, i) => i + 1);
+  assert.deepEqual(
+    orders.toSorted((a, b) => a - b),
+    expected,
+    what,
+  );
 }

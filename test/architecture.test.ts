@@ -15,8 +15,9 @@ const mayImport: Record<string, readonly string[]> = {
   protocol: [],
   postgres: ['runtime'],
   storage: ['postgres', 'runtime', 'protocol'],
+  client: ['runtime', 'protocol'],
   broker: ['storage', 'postgres', 'runtime', 'protocol'],
-  capture: ['storage', 'postgres', 'runtime', 'protocol'],
+  capture: ['storage', 'client', 'postgres', 'runtime', 'protocol'],
   http: ['storage', 'runtime'],
   cli: ['server.ts', 'runtime'],
 };

@@ -62,8 +62,14 @@ export const supports = (api: Api, version: number): boolean =>
 export const readRequest = <A extends Api>(api: A, version: number, bytes: Buffer, at = 0): RequestOf<A> =>
   codec(api, version).readRequest(new Reader(bytes, at)) as RequestOf<A>;
 
-export const readResponse = <A extends Api>(api: A, version: number, bytes: Buffer, at = 0): ReceivedResponse<A> =>
-  codec(api, version).readResponse(new Reader(bytes, at, Number.POSITIVE_INFINITY)) as ReceivedResponse<A>;
+/** `maxElements`: of all arrays together, where the broker is not trusted. */
+export const readResponse = <A extends Api>(
+  api: A,
+  version: number,
+  bytes: Buffer,
+  at = 0,
+  maxElements = Number.POSITIVE_INFINITY,
+): ReceivedResponse<A> => codec(api, version).readResponse(new Reader(bytes, at, maxElements)) as ReceivedResponse<A>;
 
 export const requestReader = <A extends Api>(api: A, version: number) =>
   codec(api, version).readRequest as Read<RequestOf<A>>;

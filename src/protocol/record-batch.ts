@@ -51,6 +51,14 @@ export function assignOffset(bytes: Buffer, start: number, offset: bigint, epoch
   bytes.writeInt32BE(epoch, start + at.partitionLeaderEpoch);
 }
 
+/** Whose batch it is (KIP-98), for the one batch that `bytes` holds. The CRC covers it, so it is made anew. */
+export function assignProducer(bytes: Buffer, id: bigint, epoch: number, sequence: number): void {
+  bytes.writeBigInt64BE(id, at.producerId);
+  bytes.writeInt16BE(epoch, at.producerEpoch);
+  bytes.writeInt32BE(sequence, at.baseSequence);
+  writeCrc(bytes);
+}
+
 /** Turns a batch to LogAppendTime (KIP-32): every record then has `timestamp`. The CRC covers it, so it is made anew. */
 export function stampAppendTime(bytes: Buffer, start: number, timestamp: bigint): void {
   bytes.writeInt16BE(attributes(bytes, start) | 0x08, start + at.attributes);

@@ -5,12 +5,21 @@ export interface BackoffOptions {
   readonly maxMs: number;
 }
 
-/** Returns a function that waits a little longer each time it is called. */
-export function backoff({ firstMs, maxMs }: BackoffOptions): () => Promise<void> {
+/** Returns a function that waits a little longer each time it is called, or until `signal` is aborted. */
+export function backoff({ firstMs, maxMs }: BackoffOptions): (signal?: AbortSignal) => Promise<void> {
   let boundMs = firstMs;
-  return () => {
+  return signal => {
     const waitMs = boundMs * (0.5 + Math.random() / 2);
     boundMs = Math.min(boundMs * 2, maxMs);
-    return new Promise(resolve => setTimeout(resolve, waitMs));
+    return new Promise(resolve => {
+      if (signal?.aborted) return resolve();
+      const done = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = setTimeout(done, waitMs);
+      signal?.addEventListener('abort', done);
+    });
   };
 }

@@ -1,0 +1,95 @@
+// Record batches out of a cluster, as they are stored. One request to one leader for as many of its partitions as are
+// asked for, without a fetch session (KIP-227): who asks says everything.
+import { ErrorCode } from '../protocol/errors.ts';
+import { Fetch } from '../protocol/messages/01-fetch.ts';
+import type { Cluster } from './cluster.ts';
+import { KafkaError, UnreachableError } from './errors.ts';
+
+export interface FetchPart {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: bigint;
+  readonly maxBytes: number;
+}
+
+export interface FetchOptions {
+  readonly isolation?: 'read_uncommitted' | 'read_committed';
+  /** How long the broker may wait for `minBytes`. */
+  readonly maxWaitMs?: number;
+  readonly minBytes?: number;
+  readonly maxBytes?: number;
+}
+
+export interface Fetched {
+  readonly topic: string;
+  readonly partition: number;
+  readonly errorCode: number;
+  readonly highWatermark: bigint;
+  /** Below it every transaction has ended; -1 where the broker does not say. */
+  readonly lastStableOffset: bigint;
+  readonly logStartOffset: bigint;
+  /** Whole batches, but for the last one; the first can begin before the offset asked for (splitBatches). */
+  readonly records: Buffer;
+  /** With read_committed: of these producers what begins at the offset is not to be read. */
+  readonly aborted: readonly { readonly producerId: bigint; readonly firstOffset: bigint }[];
+}
+
+const isolationLevel = { read_uncommitted: 0, read_committed: 1 } as const;
+const answerTimeoutMs = 30_000;
+
+/** `parts` of one `leader`. Rejects with a ClientError; errors of partitions are in what it returns. */
+export async function fetchFrom(
+  cluster: Cluster,
+  leader: number,
+  parts: readonly FetchPart[],
+  { isolation = 'read_uncommitted', maxWaitMs = 0, minBytes = 1, maxBytes = 50 * 2 ** 20 }: FetchOptions = {},
+): Promise<Fetched[]> {
+  const topics = new Map<string, { partition: number; fetchOffset: bigint; partitionMaxBytes: number }[]>();
+  for (const { topic, partition, offset, maxBytes: partitionMaxBytes } of parts) {
+    const partitions = topics.get(topic) ?? [];
+    topics.set(topic, partitions);
+    partitions.push({ partition, fetchOffset: offset, partitionMaxBytes });
+  }
+  const { errorCode, responses } = await cluster.request(
+    leader,
+    Fetch,
+    {
+      maxWaitMs,
+      minBytes,
+      maxBytes,
+      isolationLevel: isolationLevel[isolation],
+      sessionId: 0,
+      sessionEpoch: -1,
+      topics: Array.from(topics, ([topic, partitions]) => ({ topic, partitions })),
+      forgottenTopicsData: [],
+      rackId: '',
+    },
+    { lane: 'fetch', least: 4, most: 12, timeoutMs: maxWaitMs + answerTimeoutMs },
+  );
+  if (errorCode !== ErrorCode.NONE) throw new KafkaError(errorCode, `a fetch from broker ${leader}`);
+  return responses.flatMap(({ topic, partitions }) =>
+    partitions.map(({ partitionIndex, records, abortedTransactions, ...rest }) => ({
+      topic,
+      partition: partitionIndex,
+      errorCode: rest.errorCode,
+      highWatermark: rest.highWatermark,
+      lastStableOffset: rest.lastStableOffset,
+      logStartOffset: rest.logStartOffset,
+      records: records ?? Buffer.alloc(0),
+      aborted: abortedTransactions ?? [],
+    })),
+  );
+}
+
+/** One partition from its leader, asked again until it answers. Rejects with KafkaError, such as OFFSET_OUT_OF_RANGE. */
+export async function fetchPartition(cluster: Cluster, part: FetchPart, options: FetchOptions = {}): Promise<Fetched> {
+  const { topic, partition } = part;
+  await cluster.topic(topic);
+  return cluster.retrying(async () => {
+    const [answer] = await fetchFrom(cluster, cluster.leaderOf(topic, partition), [part], options);
+    if (answer === undefined) throw new UnreachableError(`partition ${partition} of ${topic} was passed over`);
+    if (answer.errorCode !== ErrorCode.NONE)
+      throw new KafkaError(answer.errorCode, `partition ${partition} of ${topic}`);
+    return answer;
+  });
+}

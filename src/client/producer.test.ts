@@ -1,0 +1,122 @@
+// The producer against a broker that loses requests and answers, names other leaders and is slow: what was appended is
+// there once and in order, or refused for good.
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { randomFrom } from '../../test/faults/random.ts';
+import { ScriptedBroker } from '../../test/scripted-broker.ts';
+import { decodeBatch } from '../protocol/compression.ts';
+import { ErrorCode } from '../protocol/errors.ts';
+import { Produce } from '../protocol/messages/00-produce.ts';
+import { baseOffset } from '../protocol/record-batch.ts';
+import { buildBatch } from '../protocol/records.ts';
+import { newProducerId } from './admin.ts';
+import { Cluster } from './cluster.ts';
+import { ClientClosedError, KafkaError } from './errors.ts';
+import { Producer } from './producer.ts';
+
+const batchOf = (...values: string[]): Buffer =>
+  buildBatch({ records: values.map(value => ({ timestamp: 0n, value: Buffer.from(value) })) });
+
+async function setUp(
+  t: TestContext,
+  maxInFlight: number,
+): Promise<{ broker: ScriptedBroker; cluster: Cluster; producer: Producer }> {
+  const broker = await ScriptedBroker.start();
+  broker.create('t', 3);
+  const cluster = new Cluster({ bootstrap: [broker.address], clientId: 'test' });
+  t.after(async () => {
+    cluster.close();
+    await broker.stop();
+  });
+  await cluster.topic('t');
+  const producer = new Producer({ cluster, producerId: await newProducerId(cluster), epoch: 0, maxInFlight });
+  return { broker, cluster, producer };
+}
+
+const valuesIn = async (broker: ScriptedBroker, partition: number): Promise<string[]> => {
+  const batches = await Promise.all(
+    broker.topics.get('t')![partition]!.batches.map(batch => decodeBatch(batch, 2 ** 20)),
+  );
+  return batches.flat().map(({ value }) => value!.toString());
+};
+
+for (const maxInFlight of [1, 5]) {
+  test(`${maxInFlight} in flight: everything is there once and in order, whatever is lost on the way`, async t => {
+    const { broker, producer } = await setUp(t, maxInFlight);
+    const random = randomFrom(maxInFlight);
+    const verdicts = [
+      'break',
+      'serve and break',
+      ErrorCode.NOT_LEADER_OR_FOLLOWER,
+      ErrorCode.NOT_ENOUGH_REPLICAS,
+    ] as const;
+    broker.decide = api => (api.key === Produce.key && random.below(4) === 0 ? random.pick(verdicts) : 'serve');
+    const appended: Promise<bigint>[] = [];
+    const expected: string[][] = [[], [], []];
+    for (let i = 0; i < 90; i++) {
+      const partition = random.below(3);
+      const values = Array.from({ length: 1 + random.below(3) }, (_, j) => `${i}.${j}`);
+      expected[partition]!.push(...values);
+      appended.push(producer.append('t', partition, batchOf(...values)));
+      if (i % 10 === 0) await appended.at(-1);
+    }
+    await Promise.all(appended);
+    for (const partition of [0, 1, 2]) assert.deepEqual(await valuesIn(broker, partition), expected[partition]);
+    assert.equal(producer.queuedBytes, 0);
+  });
+}
+
+test('one batch is under way in a partition at a time, where that is asked for', async t => {
+  const { broker, producer } = await setUp(t, 1);
+  broker.decide = api => (api.key === Produce.key ? 'hold' : 'serve');
+  const appended = [producer.append('t', 0, batchOf('a')), producer.append('t', 0, batchOf('b'))];
+  await broker.until(() => broker.held === 1);
+  broker.release();
+  assert.equal(await appended[0], 0n);
+  await broker.until(() => broker.held === 1);
+  broker.release();
+  assert.equal(await appended[1], 1n);
+});
+
+test('a batch that is refused ends its partition, and no other', async t => {
+  const { broker, producer } = await setUp(t, 5);
+  broker.decide = (api, request: never) => {
+    if (api.key !== Produce.key) return 'serve';
+    const { topicData } = request as { topicData: { partitionData: { index: number }[] }[] };
+    return topicData[0]!.partitionData[0]!.index === 0 ? ErrorCode.MESSAGE_TOO_LARGE : 'serve';
+  };
+  const refused = [producer.append('t', 0, batchOf('a')), producer.append('t', 0, batchOf('b'))];
+  for (const each of refused) await assert.rejects(each, { code: ErrorCode.MESSAGE_TOO_LARGE });
+  await assert.rejects(producer.append('t', 0, batchOf('c')), KafkaError);
+  assert.equal(await producer.append('t', 1, batchOf('d')), 0n);
+});
+
+test('a sequence that does not follow is refused for good', async t => {
+  const { producer, broker } = await setUp(t, 5);
+  await producer.append('t', 0, batchOf('a'));
+  producer.begin('t', 0, 7);
+  await assert.rejects(producer.append('t', 0, batchOf('b')), { code: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER });
+  assert.deepEqual(
+    broker.topics.get('t')![0]!.batches.map(batch => baseOffset(batch)),
+    [0n],
+  );
+});
+
+test('closing answers who waits', async t => {
+  const { broker, cluster, producer } = await setUp(t, 5);
+  broker.decide = () => 'never';
+  const appended = producer.append('t', 0, batchOf('a'));
+  await broker.until(() => broker.unanswered === 1);
+  producer.abandon();
+  cluster.close();
+  await assert.rejects(appended, ClientClosedError);
+  await assert.rejects(producer.append('t', 1, batchOf('b')), ClientClosedError);
+});
+
+test('another cluster behind the same address is not written to', async t => {
+  const { broker, cluster, producer } = await setUp(t, 5);
+  broker.clusterId = 'another';
+  broker.decide = api => (api.key === Produce.key ? ErrorCode.NOT_LEADER_OR_FOLLOWER : 'serve');
+  await assert.rejects(producer.append('t', 0, batchOf('a')), /was scripted, and now answers as another/);
+  await assert.rejects(cluster.refresh(), /another/);
+});

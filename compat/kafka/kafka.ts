@@ -22,6 +22,10 @@ export interface KafkaOptions {
   advertisedPort?: number;
   /** Lines of server.properties, e.g. {'log.flush.interval.messages': '1'}. */
   overrides?: Record<string, string>;
+  /** More listeners, advertised as they are: {SASL_SSL: 'localhost:9094'}. */
+  listeners?: Record<string, string>;
+  /** Users with their passwords, for SCRAM-SHA-256 and SCRAM-SHA-512; when the data directory is formatted. */
+  scramUsers?: Record<string, string>;
   /** JVM heap, default 1G as in kafka-server-start.sh. */
   heap?: string;
 }
@@ -31,6 +35,13 @@ export interface KafkaServer {
   readonly pid: number;
   readonly logFile: string;
   stop(): Promise<void>;
+}
+
+/** Why Apache Kafka cannot be run here, or false. */
+export function kafkaIsMissing(): string | false {
+  const runs = (command: string, flag: string) => spawnSync(command, [flag], { stdio: 'ignore' }).status === 0;
+  if (!runs('java', '-version')) return 'Apache Kafka needs Java';
+  return existsSync(jars) || runs('mvn', '-version') ? false : 'Apache Kafka is downloaded with Maven';
 }
 
 /** Downloads the jars when absent; the class path for the broker, its tools and the Java client. */
@@ -53,13 +64,18 @@ export async function startKafka(options: KafkaOptions): Promise<KafkaServer> {
   const [freePort, controllerPort] = await freePorts(2);
   const port = options.port || freePort!;
   const logs = join(options.dataDir, 'log');
+  const more = Object.entries(options.listeners ?? {}).map(([name, address]) => `${name}://${address}`);
   mkdirSync(options.dataDir, { recursive: true });
   const properties: Record<string, string> = {
     'process.roles': 'broker,controller',
     'node.id': '1',
-    listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
-    'advertised.listeners': `PLAINTEXT://127.0.0.1:${options.advertisedPort ?? port}`,
+    listeners: [`PLAINTEXT://127.0.0.1:${port}`, ...more, `CONTROLLER://127.0.0.1:${controllerPort}`].join(','),
+    'advertised.listeners': [`PLAINTEXT://127.0.0.1:${options.advertisedPort ?? port}`, ...more].join(','),
     'controller.listener.names': 'CONTROLLER',
+    'listener.security.protocol.map': [
+      'CONTROLLER:PLAINTEXT',
+      ...['PLAINTEXT', 'SSL', 'SASL_PLAINTEXT', 'SASL_SSL'].map(name => `${name}:${name}`),
+    ].join(','),
     'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
     'log.dirs': logs,
     'offsets.topic.replication.factor': '1',
@@ -74,15 +90,20 @@ export async function startKafka(options: KafkaOptions): Promise<KafkaServer> {
   const lines = Object.entries(properties).map(([name, value]) => `${name}=${value}\n`);
   writeFileSync(config, lines.join(''));
   const java = ['-cp', classpath, `-Dlog4j2.configurationFile=file:${join(here, 'log4j2.properties')}`];
-  if (!existsSync(join(logs, 'meta.properties'))) format(java, config);
+  if (!existsSync(join(logs, 'meta.properties'))) format(java, config, options.scramUsers ?? {});
   return start(java, config, `127.0.0.1:${port}`, join(options.dataDir, 'kafka.log'), options.heap ?? '1G');
 }
 
-function format(java: string[], config: string): void {
+function format(java: string[], config: string, scramUsers: Record<string, string>): void {
   const clusterId = 'Z2lhbnQtbWlsbHJhY2UtMQ';
-  const tool = spawnSync('java', [...java, 'kafka.tools.StorageTool', 'format', '-t', clusterId, '-c', config], {
-    encoding: 'utf8',
-  });
+  const users = Object.entries(scramUsers).flatMap(([name, password]) =>
+    [256, 512].flatMap(bits => ['--add-scram', `SCRAM-SHA-${bits}=[name=${name},password=${password}]`]),
+  );
+  const tool = spawnSync(
+    'java',
+    [...java, 'kafka.tools.StorageTool', 'format', '-t', clusterId, '-c', config, ...users],
+    { encoding: 'utf8' },
+  );
   if (tool.status !== 0) throw new Error(`kafka.tools.StorageTool format: ${tool.error ?? tool.stdout + tool.stderr}`);
 }
 

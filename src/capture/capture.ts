@@ -17,9 +17,12 @@ import type { Term, Topic, Topics } from '../storage/topics.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { ChangeWriter } from './change-writer.ts';
 import { type CaptureDefinition, isOutbox, matches } from './definition.ts';
+import type { Destination } from './destination.ts';
 import { followLineage } from './lineage.ts';
+import { LogDestination } from './log-destination.ts';
 import { Outlet } from './outlet.ts';
 import { ProduceWriter } from './produce-writer.ts';
+import { RemoteDestination, type RemoteStatus } from './remote-destination.ts';
 import { SnapshotJobs } from './snapshot-jobs.ts';
 import { type SnapshotStatus, Snapshots } from './snapshots.ts';
 import { CaptureError, GapError, publicationGone, type SlotState, Source, type SourceTable } from './source.ts';
@@ -68,6 +71,8 @@ export interface CaptureStatus {
   /** From the newest commit seen to now, while anything waits to be appended; 0 when it has caught up. */
   readonly lagMs: number;
   readonly slot: Pick<SlotState, 'active' | 'walStatus' | 'retainedBytes' | 'safeBytes'> | undefined;
+  /** Of a remote Kafka that it writes to. */
+  readonly target: RemoteStatus | undefined;
 }
 
 /** Nothing is left to do, with snapshot: only. */
@@ -99,6 +104,7 @@ export class Capture {
   #snapshots: Snapshots | undefined;
   #tables: readonly SourceTable[] = [];
   #slot: SlotState | undefined;
+  #remote: RemoteDestination | undefined;
   #confirmed: Lsn = noLsn;
   #deadLetters = 0;
   readonly #totals = { transactions: 0, changes: 0, records: 0, bytes: 0, spooledBytes: 0 };
@@ -148,6 +154,7 @@ export class Capture {
       tables: this.#tables.map(table => `${table.schema}.${table.name}`),
       lagMs: behind && counters ? Math.max(0, Date.now() - counters.newestCommitMs) : 0,
       slot: this.#slot,
+      target: this.#remote?.status(),
     };
   }
 
@@ -201,8 +208,10 @@ export class Capture {
 
   /** Streams until it breaks; resolves with the reason. */
   async #attempt(): Promise<Error> {
-    const { databaseUrl, pool, log, topics, settingsOf, spoolDirectory, defaultPartitions } = this.#context;
+    const { databaseUrl, spoolDirectory } = this.#context;
     const definition = this.#definition;
+    // A remote target has a default of its own.
+    const defaultPartitions = definition.target ? -1 : this.#context.defaultPartitions;
     const sourceUrl = definition.source ?? databaseUrl;
     let onLost: (error: Error) => void = () => {};
     const source = await Source.open(sourceUrl, error => onLost(error));
@@ -210,6 +219,11 @@ export class Capture {
     let snapshots: Snapshots | undefined;
     let slotTimer: NodeJS.Timeout | undefined;
     const directory = `${spoolDirectory}/${definition.name}`;
+    // Before it streams, nothing waits that is worth waiting for.
+    const onStop = () => {
+      if (this.#stream === undefined) outlet?.abandon();
+    };
+    this.#stopping.signal.addEventListener('abort', onStop);
     try {
       this.#tables = await source.tables(definition);
       if (definition.snapshot === 'only' && (await this.#isRead())) return new SnapshotDone();
@@ -233,7 +247,8 @@ export class Capture {
         broken(error);
       };
       onLost = fail;
-      outlet = new Outlet({ captureId, pool, log, topics, settingsOf, onFailed: fail });
+      const destination = this.#destination(captureId, from);
+      outlet = new Outlet({ destination, memory: this.#context.log.memory, onFailed: fail });
       await outlet.load();
       this.#outlet = outlet;
       const produce =
@@ -276,7 +291,7 @@ export class Capture {
         outlet,
         handler: snapshots.handler,
         spoolDirectory: directory,
-        saveProgress: lsn => this.#saveProgress(captureId, lsn),
+        saveProgress: lsn => this.#saveProgress(captureId, lsn, destination),
         onEnd: broken,
       });
       if (this.#stopping.signal.aborted) return new Error('stopping');
@@ -300,6 +315,7 @@ export class Capture {
       if (error instanceof SnapshotDone) await source.dropSlot(definition.slot);
       return error;
     } finally {
+      this.#stopping.signal.removeEventListener('abort', onStop);
       clearInterval(slotTimer);
       const quiet = snapshots?.stop();
       await source.end();
@@ -333,13 +349,25 @@ export class Capture {
     return this.#tables.length > 0 && this.#tables.every(({ schema, name }) => read.has(`${schema}.${name}`));
   }
 
-  async #saveProgress(captureId: number, lsn: Lsn): Promise<void> {
-    await this.#lane.transaction(client =>
-      client.query('UPDATE kafka.captures SET confirmed_lsn = $2 WHERE capture_id = $1 AND confirmed_lsn < $2', [
+  #destination(captureId: number, confirmed: Lsn): Destination {
+    const { pool, log, topics, settingsOf } = this.#context;
+    const { name, target } = this.#definition;
+    if (target === undefined) return new LogDestination({ captureId, pool, log, topics, settingsOf });
+    const { createTopics, replicationFactor, ...connection } = target;
+    const cluster = { ...connection, clientId: `millrace-capture-${name}` };
+    const options = { captureId, name, lane: this.#lane, cluster, createTopics, replicationFactor, confirmed };
+    this.#remote = new RemoteDestination({ ...options, logger: this.#logger });
+    return this.#remote;
+  }
+
+  async #saveProgress(captureId: number, lsn: Lsn, destination?: Destination): Promise<void> {
+    await this.#lane.transaction(async client => {
+      await destination?.note(client);
+      await client.query('UPDATE kafka.captures SET confirmed_lsn = $2 WHERE capture_id = $1 AND confirmed_lsn < $2', [
         captureId,
         formatLsn(lsn),
-      ]),
-    );
+      ]);
+    });
   }
 
   /** Where to begin. Where changes have been lost, and it was said beforehand what to do then, everything begins anew. */

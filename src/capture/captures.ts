@@ -363,6 +363,7 @@ const nothing: Omit<CaptureStatus, 'name'> = {
   snapshots: [],
   lagMs: 0,
   slot: undefined,
+  target: undefined,
 };
 
 /** A definition that cannot be understood refuses the request. */

@@ -420,7 +420,7 @@ export class ChangeWriter implements ChangeHandler {
       this.#options.outlet.add(target, partition, commitLsn, ordinal, commitMs, key, value, headers, headersEnd);
     } catch (error) {
       if (!(error instanceof RecordTooLarge)) throw error;
-      return this.#deadLetter(target.topic.name, transaction, ordinal, key, error);
+      return this.#deadLetter(target.name, transaction, ordinal, key, error);
     }
     return undefined;
   }

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { type DefinitionPlace, keyIn, parseDefinition } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
 import { dereference, type ReferenceSources, refusePassword } from '../runtime/references.ts';
+import { type CaptureTarget, readTarget, targetSchema } from './target.ts';
 
 const tablePattern = z.string().regex(/^[^.]+\.[^.]+$/, 'schema.table, where * stands for any characters');
 const columnName = z.string().regex(/^[^.]+\.[^.]+\.[^.]+$/, 'schema.table.column');
@@ -63,6 +64,8 @@ const definitionSchema = z
     publication: z.string().min(1).max(63).optional(),
     failover: z.boolean().default(false),
     outbox: outboxSchema.optional(),
+    /** A remote Kafka to write to, instead of this log. */
+    target: targetSchema.optional(),
   })
   .refine(({ format, schemas, transactionMetadata }) => format === 'debezium' || !(schemas || transactionMetadata), {
     message: 'schemas and transactionMetadata belong to format debezium',
@@ -74,7 +77,7 @@ const namePattern = /^[a-z][a-z0-9_]{0,40}$/;
 
 type Read = z.infer<typeof definitionSchema>;
 
-export interface CaptureDefinition extends Omit<Read, 'slot' | 'publication' | 'prefix' | 'decimals'> {
+export interface CaptureDefinition extends Omit<Read, 'slot' | 'publication' | 'prefix' | 'decimals' | 'target'> {
   readonly name: string;
   /** `source` before it was looked up, which may be shown. */
   readonly sourceAsWritten: string | undefined;
@@ -82,6 +85,7 @@ export interface CaptureDefinition extends Omit<Read, 'slot' | 'publication' | '
   readonly publication: string;
   readonly prefix: string;
   readonly decimals: 'precise' | 'string' | 'double';
+  readonly target: CaptureTarget | undefined;
 }
 
 export interface DefinitionGiven {
@@ -110,6 +114,7 @@ export function readDefinition(name: string, value: unknown, given: DefinitionGi
     publication: definition.publication ?? `millrace_${name}`,
     prefix: definition.prefix ?? name,
     decimals: definition.decimals ?? (definition.format === 'debezium' ? 'precise' : 'string'),
+    target: definition.target && readTarget(definition.target, place, given.references),
   });
 }
 

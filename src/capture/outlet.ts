@@ -1,36 +1,25 @@
-// Where a capture's records go: partitions of this log, through group commit. With every batch commits the position of
-// its last change, in the same transaction; so after any crash each partition knows what it has, and what the slot sends
-// again is passed over. Batches are cut between changes only, so that a change is in its partition whole or not at all.
-import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
-import type { Pool } from '../postgres/pool.ts';
-import { ErrorCode, errorOf } from '../protocol/errors.ts';
+// A capture's records on their way to its destination: batches by partition, each with the position of its last change.
+// What is there already is passed over. Batches are cut between changes only, so that a change is in its partition whole
+// or not at all.
+import { type Lsn, noLsn } from '../postgres/lsn.ts';
 import { headerBytes } from '../protocol/record-batch.ts';
-import type { AppendChain, CarriedRow, CarriedStatement } from '../storage/group.ts';
-import type { Log } from '../storage/log.ts';
-import type { PartitionLog } from '../storage/partition-log.ts';
-import type { TopicSettings } from '../storage/topic-config.ts';
-import { type Topic, TopicError, type Topics } from '../storage/topics.ts';
+import type { BufferPool } from '../runtime/buffer-pool.ts';
 import { BatchBuilder, type Blob } from './batch-builder.ts';
+import type { Destination, Place, StoredPosition } from './destination.ts';
 import { partitionOf } from './partitioner.ts';
 import { isAfter, type Position } from './position.ts';
 
 export interface OutletOptions {
-  readonly captureId: number;
-  readonly pool: Pool;
-  readonly log: Log;
-  readonly topics: Topics;
-  readonly settingsOf: (topic: Topic) => TopicSettings;
-  /** An append was refused: what has been given since is not in the log. The capture begins again from its positions. */
+  readonly destination: Destination;
+  /** For batches. */
+  readonly memory: BufferPool;
+  /** A batch was refused: what has been given since is not there. The capture begins again from its positions. */
   readonly onFailed: (error: Error) => void;
-}
-
-interface StoredPosition extends Position {
-  readonly partitionCount: number;
 }
 
 interface PartitionTarget {
   readonly target: Target;
-  readonly log: PartitionLog;
+  readonly partition: number;
   readonly builder: BatchBuilder;
   /** Of the last change in the builder. */
   commitLsn: Lsn;
@@ -39,14 +28,14 @@ interface PartitionTarget {
 
 /** A topic as a capture writes to it. */
 export interface Target {
-  readonly topic: Topic;
+  readonly name: string;
+  readonly place: Place;
   readonly partitions: PartitionTarget[];
   readonly maxRecordBytes: number;
   readonly batchBytes: number;
-  readonly appendTime: boolean;
   /** What each partition had when the capture began. */
   readonly stored: readonly (StoredPosition | undefined)[];
-  /** After this nothing can be in the log yet. */
+  /** After this nothing can be there yet. */
   readonly newest: Position;
 }
 
@@ -56,12 +45,6 @@ const preferredBatchBytes = 262_144;
 const worthAppending = 65_536;
 const recordOverheadBytes = 64 + headerBytes;
 
-const positions: CarriedStatement = {
-  head: 'INSERT INTO kafka.capture_positions (capture_id, topic_id, partition_id, partition_count, commit_lsn, ordinal) VALUES',
-  tail: `ON CONFLICT (capture_id, topic_id, partition_id) DO UPDATE
-    SET partition_count = excluded.partition_count, commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal`,
-};
-
 export class RecordTooLarge extends Error {
   override name = 'RecordTooLarge';
 }
@@ -69,7 +52,6 @@ export class RecordTooLarge extends Error {
 export class Outlet {
   readonly #options: OutletOptions;
   readonly #targets = new Map<string, Target>();
-  readonly #stored = new Map<number, (StoredPosition | undefined)[]>();
   /** Builders with something in them. */
   readonly #dirty = new Set<PartitionTarget>();
   readonly #marks: { endLsn: Lsn; pending: number }[] = [];
@@ -80,8 +62,6 @@ export class Outlet {
   readonly #awaiting: { lsn: Lsn; resolve: () => void }[] = [];
   readonly #waiting: { belowBytes: number; resolve: () => void }[] = [];
   #failed = false;
-  /** A batch that failed must not be followed by a later one: its position would say that both are there. */
-  readonly #chain: AppendChain = { broken: false };
   readonly #whenQuiet: (() => void)[] = [];
   records = 0;
   bytes = 0;
@@ -90,32 +70,9 @@ export class Outlet {
     this.#options = options;
   }
 
-  /** Reads what the log has. */
-  async load(): Promise<void> {
-    const { pool, captureId } = this.#options;
-    const { rows } = await pool.query<{
-      topic_id: number;
-      partition_id: number;
-      partition_count: number;
-      commit_lsn: string;
-      ordinal: bigint;
-    }>(
-      `SELECT topic_id, partition_id, partition_count, commit_lsn::text, ordinal
-       FROM kafka.capture_positions WHERE capture_id = $1`,
-      [captureId],
-    );
-    for (const row of rows) {
-      let ofTopic = this.#stored.get(row.topic_id);
-      if (!ofTopic) {
-        ofTopic = [];
-        this.#stored.set(row.topic_id, ofTopic);
-      }
-      ofTopic[row.partition_id] = {
-        commitLsn: parseLsn(row.commit_lsn),
-        ordinal: Number(row.ordinal),
-        partitionCount: row.partition_count,
-      };
-    }
+  /** Reads what is there. */
+  load(): Promise<void> {
+    return this.#options.destination.load();
   }
 
   /** Everything before this is in the log. */
@@ -136,68 +93,53 @@ export class Outlet {
     return this.#inFlight === 0 && this.#dirty.size === 0;
   }
 
-  /** The topic to write to, made if there is none. Throws TopicError. */
+  /** The topic to write to, made if there is none. Rejects with TopicError. */
   async target(name: string, partitionCount: number, config: Readonly<Record<string, string>> = {}): Promise<Target> {
-    const { topics } = this.#options;
-    const known = this.known(name);
-    if (known) return known;
-    let topic = topics.get(name);
-    if (topic === undefined) {
-      try {
-        topic = await topics.create({ name, partitionCount, config });
-      } catch (error) {
-        // Somebody else was quicker.
-        topic =
-          error instanceof TopicError && error.code === ErrorCode.TOPIC_ALREADY_EXISTS ? topics.get(name) : undefined;
-        if (topic === undefined) throw error;
-      }
-    }
-    return this.#open(topic);
+    return this.known(name) ?? this.#open(await this.#options.destination.open(name, partitionCount, config));
   }
 
-  /** The topic if it is there and has been opened, or can be at once. */
+  /** The topic to write to, if there is one. */
+  async find(name: string): Promise<Target | undefined> {
+    const place = await this.#options.destination.find(name);
+    return place && this.#open(place);
+  }
+
+  /** The topic if it can be written to at once. */
   known(name: string): Target | undefined {
-    const target = this.#targets.get(name);
-    const topic = this.#options.topics.get(name);
-    if (topic === undefined) return undefined;
-    if (target?.topic !== topic) return this.#open(topic);
-    if (target.partitions.length < topic.partitionCount) {
-      this.#addPartitions(target);
-    }
-    return target;
+    const place = this.#options.destination.known(name);
+    return place && this.#open(place);
   }
 
-  #open(topic: Topic): Target {
-    const settings = this.#options.settingsOf(topic);
-    const stored = this.#stored.get(topic.id) ?? [];
+  #open(place: Place): Target {
+    const known = this.#targets.get(place.name);
+    if (known?.place === place) {
+      if (known.partitions.length < place.partitionCount) this.#addPartitions(known);
+      return known;
+    }
+    const { name, maxRecordBytes, stored } = place;
     let newest: Position = { commitLsn: noLsn, ordinal: -1 };
     for (const position of stored) {
       if (position && isAfter(position.commitLsn, position.ordinal, newest)) newest = position;
     }
     const target: Target = {
-      topic,
+      name,
+      place,
       partitions: [],
-      maxRecordBytes: settings.maxMessageBytes,
-      batchBytes: Math.min(preferredBatchBytes, settings.maxMessageBytes),
-      appendTime: settings.timestampType === 'LogAppendTime',
+      maxRecordBytes,
+      batchBytes: Math.min(preferredBatchBytes, maxRecordBytes),
       stored,
       newest,
     };
     this.#addPartitions(target);
-    this.#targets.set(topic.name, target);
+    this.#targets.set(name, target);
     return target;
   }
 
   #addPartitions(target: Target): void {
-    const { topic, partitions } = target;
-    for (let id = partitions.length; id < topic.partitionCount; id++) {
-      partitions.push({
-        target,
-        log: this.#options.log.partition(topic, id)!,
-        builder: new BatchBuilder(this.#options.log.memory),
-        commitLsn: noLsn,
-        ordinal: -1,
-      });
+    const { place, partitions } = target;
+    const { memory } = this.#options;
+    for (let partition = partitions.length; partition < place.partitionCount; partition++) {
+      partitions.push({ target, partition, builder: new BatchBuilder(memory), commitLsn: noLsn, ordinal: -1 });
     }
   }
 
@@ -275,16 +217,20 @@ export class Outlet {
     await new Promise<void>(resolve => this.#awaiting.push({ lsn, resolve }));
   }
 
-  /** Resolves when everything given is in the log, or the capture has failed. */
+  /** Resolves when everything given is in the log, the capture has failed, or a destination far away takes too long. */
   async settled(): Promise<void> {
     this.flush(true);
+    const { settleMs } = this.#options.destination;
+    if (settleMs === undefined) return this.room(1);
+    const timer = setTimeout(() => this.abandon(), settleMs);
     await this.room(1);
+    clearTimeout(timer);
   }
 
   /** Appends no more. */
   abandon(): void {
     this.#failed = true;
-    this.#chain.broken = true;
+    this.#options.destination.abandon();
     this.#dirty.clear();
     this.#wake();
   }
@@ -296,36 +242,32 @@ export class Outlet {
 
   #append(to: PartitionTarget): void {
     this.#dirty.delete(to);
-    const { log, captureId } = this.#options;
-    const { topic, appendTime, partitions } = to.target;
+    const { destination, memory } = this.#options;
     const batch = to.builder.finish();
-    const { partition } = to.log;
-    const row: CarriedRow = {
-      statement: positions,
-      key: `${captureId}.${topic.id}.${partition}`,
-      row: `(${captureId}, ${topic.id}, ${partition}, ${partitions.length}, '${formatLsn(to.commitLsn)}', ${to.ordinal})`,
-    };
     const mark = this.#mark;
     mark.pending++;
     const bytes = batch.length;
     this.#inFlightBytes += bytes;
     this.#inFlight++;
     this.bytes += bytes;
-    void log.append(topic, to.log, batch, -1, appendTime, row, this.#chain).result.then(({ error }) => {
+    const ended = (error?: Error) => {
       this.#inFlightBytes -= bytes;
       this.#inFlight--;
-      if (error === ErrorCode.NONE) {
-        log.memory.give(batch);
+      if (error === undefined) {
+        memory.give(batch);
         mark.pending--;
         this.#advance();
         if (!this.#failed && this.#dirty.size > 0 && this.#inFlight === 0) this.flush();
       } else if (!this.#failed) {
         this.abandon();
-        this.#options.onFailed(new Error(`topic ${topic.name} did not take a batch (${errorOf(error).name})`));
+        this.#options.onFailed(error);
       }
       this.#wake();
       if (this.#inFlight === 0) for (const resolve of this.#whenQuiet.splice(0)) resolve();
-    });
+    };
+    const { place, partitions } = to.target;
+    const last = { commitLsn: to.commitLsn, ordinal: to.ordinal, partitionCount: partitions.length };
+    destination.append(place, to.partition, batch, last).then(() => ended(), ended);
   }
 
   /** Everything up to the mark's end has been handed to the log. */

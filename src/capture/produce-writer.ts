@@ -50,7 +50,7 @@ export class ProduceWriter {
   }
 
   #add(target: Target, record: ProducedRecord, transaction: Transaction, ordinal: number): void | Promise<void> {
-    const count = target.topic.partitionCount;
+    const count = target.partitions.length;
     if (record.partition >= count) {
       return this.#deadLetter(record, transaction, ordinal, `the topic has ${count} partitions`);
     }

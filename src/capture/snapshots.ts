@@ -101,7 +101,7 @@ export class Snapshots {
       if (job.kind === 'initial' && this.#keyless.has(nameOf(job))) this.#bases.guard(job);
       for (const piece of job.pieces) {
         if (!piece.ranges.some(range => range.at)) continue;
-        const target = outlet.known(topicOf(definition, job.schema, job.name));
+        const target = await outlet.find(topicOf(definition, job.schema, job.name));
         piece.ranges = piece.ranges.map(range => settle(range, target));
         await jobs.savePiece(job, piece);
       }

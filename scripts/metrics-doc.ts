@@ -4,6 +4,7 @@ import { Registry } from 'prom-client';
 import { GroupMetrics } from '../src/broker/groups/metrics.ts';
 import { type Observed, observeBroker } from '../src/broker/metrics.ts';
 import { observeCaptures } from '../src/capture/metrics.ts';
+import { observeSinks } from '../src/sink/metrics.ts';
 import { replacePart } from './marked-part.ts';
 
 export async function replaceMetrics(document: string): Promise<string> {
@@ -11,6 +12,7 @@ export async function replaceMetrics(document: string): Promise<string> {
   new GroupMetrics(registry, () => []);
   observeBroker(registry, idle);
   observeCaptures(registry, () => []);
+  observeSinks(registry, () => []);
   const metrics = (await registry.getMetricsAsJSON()).toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const rows = metrics.map(({ name, type, help }) => `| \`${name}\` | ${type} | ${help} |`);
   return replacePart(document, 'metrics', 'docs:metrics', ['| Metric | Type | |', '|---|---|---|', ...rows]);

@@ -21,6 +21,8 @@ import type { Logger } from './runtime/logger.ts';
 import { createRegistry, type Registry } from './runtime/metrics.ts';
 import { formatAddress } from './runtime/setting-types.ts';
 import { version } from './runtime/version.ts';
+import { observeSinks } from './sink/metrics.ts';
+import { Sinks } from './sink/sinks.ts';
 import { serverDefaults } from './storage/server-defaults.ts';
 import { effectiveConfig } from './storage/topic-config.ts';
 
@@ -48,6 +50,7 @@ export class Server {
   #pool: Pool | undefined;
   #broker: Broker | undefined;
   #captures: Captures | undefined;
+  #sinks: Sinks | undefined;
 
   constructor(settings: Settings, logger: Logger) {
     this.settings = settings;
@@ -63,6 +66,7 @@ export class Server {
       readiness: () => this.#readiness(),
       readStatus: () => this.#readStatus(),
       captures: () => this.#captures,
+      sinks: () => this.#sinks,
     });
   }
 
@@ -132,6 +136,7 @@ export class Server {
     await broker.start();
     this.#broker = broker;
     await this.#startCaptures(broker, pool);
+    await this.#startSinks(broker, pool);
 
     this.#lifecycle.ready();
   }
@@ -165,6 +170,29 @@ export class Server {
     observeCaptures(this.registry, () => captures.status());
     await captures.start();
     this.#captures = captures;
+  }
+
+  async #startSinks(broker: Broker, pool: Pool): Promise<void> {
+    const { settings, logger } = this;
+    const log = broker.log!;
+    const defaults = serverDefaults(settings);
+    const sinks = new Sinks({
+      context: {
+        databaseUrl: this.database.url,
+        pool,
+        log,
+        topics: broker.topics!,
+        settingsOf: topic => effectiveConfig(topic, defaults),
+        term: () => ({ brokerId: settings.nodeId, epoch: log.epoch }),
+        logger,
+      },
+      definitions: settings.sinks,
+      where: settings.configFile,
+    });
+    this.#lifecycle.add(sinks);
+    observeSinks(this.registry, () => sinks.status());
+    await sinks.start();
+    this.#sinks = sinks;
   }
 
   #chooseDatabase(): { prepare(): Promise<void>; start(): Promise<void> } {

@@ -18,6 +18,7 @@ const mayImport: Record<string, readonly string[]> = {
   client: ['runtime', 'protocol'],
   broker: ['storage', 'postgres', 'runtime', 'protocol'],
   capture: ['storage', 'client', 'postgres', 'runtime', 'protocol'],
+  sink: ['storage', 'postgres', 'runtime', 'protocol'],
   http: ['storage', 'runtime'],
   cli: ['server.ts', 'runtime'],
 };

@@ -9,6 +9,7 @@ import { type CaptureControl, captureRoutes } from './routes/captures.ts';
 import { debugRoutes } from './routes/debug.ts';
 import { healthRoutes, type Readiness } from './routes/health.ts';
 import { metricsRoutes } from './routes/metrics.ts';
+import { type SinkControl, sinkRoutes } from './routes/sinks.ts';
 import { statusPageRoutes } from './routes/status-page.ts';
 import type { Status } from './status.ts';
 
@@ -19,6 +20,7 @@ export interface HttpOptions {
   readonly readiness: Readiness;
   readonly readStatus: () => Promise<Status | undefined>;
   readonly captures?: () => CaptureControl | undefined;
+  readonly sinks?: () => SinkControl | undefined;
 }
 
 export class HttpServer implements Part {
@@ -39,7 +41,7 @@ export class HttpServer implements Part {
   }
 
   async start(): Promise<void> {
-    const { address, readiness, readStatus, registry, profiling, captures } = this.#options;
+    const { address, readiness, readStatus, registry, profiling, captures, sinks } = this.#options;
     // Loaded here, while PostgreSQL starts: fastify takes a fifth of all of Millrace's start.
     const { fastify } = await import('fastify');
     if (this.#stopped) return;
@@ -49,6 +51,7 @@ export class HttpServer implements Part {
     metricsRoutes(app, registry);
     statusPageRoutes(app, readStatus);
     if (captures) captureRoutes(app, captures);
+    if (sinks) sinkRoutes(app, sinks);
     if (profiling) debugRoutes(app);
     this.#app = app;
     try {

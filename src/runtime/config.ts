@@ -33,7 +33,7 @@ const foreignVariable = /^MILLRACE_(TEST_|SERVICE_|PORT(_|$))/;
 /** The defaults with some of them replaced. */
 export function settingsWith(values: Partial<Settings>): Settings {
   const defaults = Object.fromEntries(settingNames.map(name => [name, settingOf(name).default]));
-  return Object.freeze({ captures: {}, file: null, ...defaults, ...values }) as Settings;
+  return Object.freeze({ captures: {}, sinks: {}, file: null, ...defaults, ...values }) as Settings;
 }
 
 export async function readSettings(sources: Sources): Promise<Settings> {
@@ -45,8 +45,8 @@ export async function readSettings(sources: Sources): Promise<Settings> {
     const written = flags.settings.get(name) ?? variables.get(name) ?? file.settings.get(name);
     values[name] = written === undefined ? settingOf(name).default : parse(name, written, sources);
   }
-  const captures = Object.freeze(file.captures);
-  const settings = settingsWith({ ...(values as Partial<Settings>), captures, file: file.path });
+  const { path, captures, sinks } = file;
+  const settings = settingsWith({ ...(values as Partial<Settings>), captures, sinks, file: path });
   return Object.freeze({ ...settings, dataDir: resolve(sources.cwd, settings.dataDir) });
 }
 
@@ -102,16 +102,24 @@ function readVariables(env: Sources['env']): WrittenSettings {
 interface FileSettings {
   readonly path: string | null;
   readonly settings: WrittenSettings;
-  readonly captures: Readonly<Record<string, unknown>>;
+  readonly captures: Definitions;
+  readonly sinks: Definitions;
 }
 
-/** The one part of millrace.yaml that is not flat. */
-const capturesKey = 'capture';
+/** Pipelines by their names. */
+type Definitions = Readonly<Record<string, unknown>>;
+
+/** The parts of millrace.yaml that are not flat, and what each holds. */
+const nestedKeys: ReadonlyMap<string, string> = new Map([
+  ['capture', 'captures'],
+  ['sinks', 'sinks'],
+]);
+const documents: Readonly<Record<string, string>> = { capture: 'docs/capture.md', sinks: 'docs/sink.md' };
 
 async function readFile(sources: Sources, flag: string | undefined): Promise<FileSettings> {
   const given = flag ?? sources.env[configVariable];
   const path = resolve(sources.cwd, given ?? defaultConfigFile);
-  if (given === undefined && !existsSync(path)) return { path: null, settings: new Map(), captures: {} };
+  if (given === undefined && !existsSync(path)) return { path: null, settings: new Map(), captures: {}, sinks: {} };
   let source: string;
   try {
     source = readFileSync(path, 'utf8');
@@ -133,31 +141,31 @@ async function readFile(sources: Sources, flag: string | undefined): Promise<Fil
   }
   const settings: WrittenSettings = new Map();
   const known = new Map(settingNames.map(name => [settingOf(name).key, name]));
-  let captures: FileSettings['captures'] = {};
+  const nested = new Map<string, Definitions>();
   for (const [key, value] of Object.entries(document)) {
-    if (key === capturesKey) {
-      captures = readCaptures(value, path);
+    if (nestedKeys.has(key)) {
+      nested.set(key, readDefinitions(key, value, path));
       continue;
     }
     const name = known.get(key);
     if (name === undefined) {
       throw badSetting(
         `unknown setting ${quote(key)} in ${path}`,
-        `${didYouMean(key, [...known.keys(), capturesKey])}remove it or correct it`,
+        `${didYouMean(key, [...known.keys(), ...nestedKeys.keys()])}remove it or correct it`,
       );
     }
     settings.set(name, { text: yamlText(key, value, path), where: `${key} in ${path}` });
     if (settingOf(name).secret) refusePassword(settings.get(name)!.text, key, `${key} in ${path}`);
   }
-  return { path, settings, captures };
+  return { path, settings, captures: nested.get('capture') ?? {}, sinks: nested.get('sinks') ?? {} };
 }
 
-/** Captures by name, as they are written. What is in them is checked where it is understood. */
-function readCaptures(value: unknown, path: string): FileSettings['captures'] {
+/** By name, as they are written. What is in them is checked where it is understood. */
+function readDefinitions(key: string, value: unknown, path: string): Definitions {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw badSetting(`${capturesKey} in ${path} does not hold captures by their names`, 'see docs/capture.md');
+    throw badSetting(`${key} in ${path} does not hold ${nestedKeys.get(key)} by their names`, `see ${documents[key]}`);
   }
-  return { ...value };
+  return Object.freeze({ ...value });
 }
 
 function yamlText(key: string, value: unknown, path: string): string {

@@ -356,6 +356,8 @@ type ValueOf<S> = S extends Setting<infer T> ? T : never;
 export type Settings = { readonly [K in SettingName]: ValueOf<Table[K]> } & {
   /** The part `capture` of millrace.yaml: a capture's definition by its name, read in src/capture/definition.ts. */
   readonly captures: Readonly<Record<string, unknown>>;
+  /** The part `sinks`: src/sink/definition.ts. */
+  readonly sinks: Readonly<Record<string, unknown>>;
   /** The millrace.yaml that was read, for messages. */
   readonly file: string | null;
 };

@@ -1,0 +1,145 @@
+// What a sink is told to do: a part of millrace.yaml, `sinks.<name>`. Read with zod, unknown keys refused.
+import { z } from 'zod';
+import { OperationalError } from '../runtime/errors.ts';
+
+const asTypes = ['epoch_s', 'epoch_ms', 'epoch_us', 'epoch_ns', 'base64', 'hex', 'utf8', 'json', 'text'] as const;
+
+/** How a value is read, where its column's type does not say enough. */
+export type As = (typeof asTypes)[number];
+
+const origin = z
+  .string()
+  .regex(
+    /^((key|value)(\..+)?|headers?\..+|topic|partition|offset|timestamp)$/,
+    'expected key, key.FIELD, value, value.FIELD.FIELD, header.NAME, topic, partition, offset or timestamp',
+  );
+
+const columnSchema = z.union([
+  origin.transform(from => ({ from, as: undefined })),
+  z.strictObject({ from: origin, as: z.enum(asTypes).optional() }).readonly(),
+]);
+
+const definitionSchema = z
+  .strictObject({
+    /** Names; * stands for any characters. */
+    topics: z.array(z.string().min(1)).min(1),
+    /** schema.table; {topic} is the topic's name, {1} what the first * of the pattern stands for. */
+    table: z.string().min(1).default('{topic}'),
+    /** The database to write to; the log's own where there is none. */
+    database: z.string().min(1).optional(),
+    mode: z.enum(['insert', 'upsert', 'update']).default('upsert'),
+    key: z.enum(['record', 'value', 'headers', 'coordinates', 'none']).default('record'),
+    keyFields: z.array(z.string().min(1)).min(1).optional(),
+    format: z.enum(['json', 'debezium', 'plain', 'text', 'bytes']).default('json'),
+    keyFormat: z.enum(['json', 'text', 'bytes']).default('json'),
+    /** Column → where its value comes from. What is not named here goes by its own name. */
+    columns: z.record(z.string(), columnSchema).default({}),
+    include: z.array(z.string()).min(1).optional(),
+    exclude: z.array(z.string()).default([]),
+    unknownFields: z.enum(['error', 'ignore']).default('error'),
+    /** What a column gets that a record has no field for: its default (or what it has), or NULL. */
+    absent: z.enum(['keep', 'null']).default('keep'),
+    delete: z.boolean().optional(),
+    truncate: z.enum(['error', 'ignore', 'apply']).default('error'),
+    create: z.boolean().default(false),
+    evolve: z.boolean().default(false),
+    tasks: z.number().int().min(1).max(64).default(2),
+    batchRows: z.number().int().min(1).max(1_000_000).default(20_000),
+    batchBytes: z
+      .number()
+      .int()
+      .min(1024)
+      .max(256 * 1024 * 1024)
+      .default(8 * 1024 * 1024),
+    lingerMs: z.number().int().min(0).max(60_000).default(50),
+    errors: z.enum(['stop', 'dead-letter']).default('stop'),
+    deadLetterTopic: z
+      .string()
+      .regex(/^[a-zA-Z0-9._-]{1,249}$/)
+      .optional(),
+    start: z.enum(['earliest', 'latest']).default('earliest'),
+    group: z.string().min(1).max(249).optional(),
+  })
+  .readonly();
+
+const nameSchema = z
+  .string()
+  .regex(/^[a-z][a-z0-9_-]{0,60}$/, 'expected small letters, digits, hyphens and underscores, a letter first');
+
+type Read = z.infer<typeof definitionSchema>;
+
+export interface SinkDefinition extends Omit<Read, 'delete' | 'deadLetterTopic' | 'group'> {
+  readonly name: string;
+  readonly delete: boolean;
+  readonly deadLetterTopic: string;
+  readonly group: string;
+}
+
+/** Throws an OperationalError that names what is wrong and what was expected. `where`: the file, or whatever it is from. */
+export function readDefinition(name: string, value: unknown, where: string): SinkDefinition {
+  const named = nameSchema.safeParse(name);
+  if (!named.success) refuse(['sinks', name], where, named.error.issues[0]!.message);
+  const read = definitionSchema.safeParse(value);
+  if (!read.success) {
+    const issue = read.error.issues[0]!;
+    refuse(['sinks', name, ...issue.path], where, expectation(issue));
+  }
+  const definition = read.data;
+  const at = (key: string): string[] => ['sinks', name, key];
+  if (definition.key === 'none' && definition.mode !== 'insert') {
+    refuse(at('key'), where, `mode ${definition.mode} needs a key; expected record, value, headers or coordinates`);
+  }
+  if (definition.delete === true && (definition.mode === 'insert' || definition.key !== 'record')) {
+    refuse(at('delete'), where, 'a tombstone has a record key only: expected mode upsert or update, and key record');
+  }
+  const envelope = definition.format === 'debezium' || definition.format === 'plain';
+  return Object.freeze({
+    ...definition,
+    name,
+    delete: definition.delete ?? (envelope && definition.mode !== 'insert' && definition.key === 'record'),
+    deadLetterTopic: definition.deadLetterTopic ?? `${definition.topics[0]!.replaceAll('*', '')}.dead-letter`,
+    group: definition.group ?? `sink-${name}`,
+  });
+}
+
+function expectation(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'invalid_union') {
+    const inner = issue.errors.flat()[0];
+    if (inner) return inner.message;
+  }
+  return issue.message;
+}
+
+function refuse(path: readonly PropertyKey[], where: string, expected: string): never {
+  throw new OperationalError(`${path.map(String).join('.')} in ${where}: ${expected}`, {
+    code: 'BAD_SETTING',
+    hint: 'docs/sink.md lists the settings of a sink',
+  });
+}
+
+/** What the stars of the first pattern that fits stand for; undefined where none fits. */
+export function matchTopic(patterns: readonly string[], topic: string): string[] | undefined {
+  for (const pattern of patterns) {
+    const escaped = pattern.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&').replaceAll('*', '(.*)');
+    const found = new RegExp(`^${escaped}$`, 's').exec(topic);
+    if (found) return found.slice(1);
+  }
+  return undefined;
+}
+
+export interface TableName {
+  readonly schema: string;
+  readonly name: string;
+}
+
+/** The table of a topic. The template is split at its first dot, so that a topic's own dots stay in the table's name. */
+export function tableOf(definition: SinkDefinition, topic: string): TableName {
+  const stars = matchTopic(definition.topics, topic) ?? [];
+  const fill = (template: string): string =>
+    template.replaceAll(/\{(topic|\d+)\}/g, (_, name: string) =>
+      name === 'topic' ? topic : (stars[Number(name) - 1] ?? ''),
+    );
+  const dot = definition.table.indexOf('.');
+  if (dot < 0) return { schema: 'public', name: fill(definition.table) };
+  return { schema: fill(definition.table.slice(0, dot)), name: fill(definition.table.slice(dot + 1)) };
+}

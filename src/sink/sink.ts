@@ -1,0 +1,285 @@
+// One sink: its topics, tasks and connections, begun again with backoff whenever they break, until it is stopped or comes
+// to what a person must decide. Where it stands is in the database, so beginning again is the same after a lost connection,
+// a restart and a kill -9.
+//
+//   starting ──▶ running ──▶ retrying ──▶ starting …
+//       │            └──▶ failed (with the way out)      stopped, from anywhere
+//       └──▶ waiting (no topic of these names yet)
+import type { Logger } from 'pino';
+import { openPool, type Pool } from '../postgres/pool.ts';
+import { backoff } from '../runtime/backoff.ts';
+import { codeOf, messageOf } from '../runtime/errors.ts';
+import type { Log } from '../storage/log.ts';
+import type { PartitionLog } from '../storage/partition-log.ts';
+import type { TopicSettings } from '../storage/topic-config.ts';
+import type { Term, Topic, Topics } from '../storage/topics.ts';
+import type { Inlet, Source } from './batch.ts';
+import { ChangeReader } from './change.ts';
+import { DeadLetters } from './dead-letters.ts';
+import { matchTopic, type SinkDefinition } from './definition.ts';
+import { OwnProgress, type Progress } from './progress.ts';
+import { TableWriter } from './table-writer.ts';
+import { Targets } from './targets.ts';
+import { type SinkCounters, SinkStopped, Task } from './task.ts';
+
+export interface SinkContext {
+  /** The log's own database. */
+  readonly databaseUrl: string;
+  readonly pool: Pool;
+  readonly log: Log;
+  readonly topics: Topics;
+  readonly settingsOf: (topic: Topic) => TopicSettings;
+  readonly term: () => Term;
+  readonly logger: Logger;
+}
+
+export type SinkState = 'starting' | 'running' | 'waiting' | 'retrying' | 'failed' | 'paused' | 'stopped';
+
+export interface PartitionStatus {
+  readonly topic: string;
+  readonly partition: number;
+  readonly committed: bigint;
+  readonly end: bigint;
+}
+
+export interface SinkStatus extends Readonly<SinkCounters> {
+  readonly name: string;
+  readonly state: SinkState;
+  /** Why it is retrying or has failed, and what to do. */
+  readonly reason: string | undefined;
+  readonly hint: string | undefined;
+  readonly group: string;
+  /** Records that are not in their tables yet. */
+  readonly lag: bigint;
+  readonly partitions: readonly PartitionStatus[];
+}
+
+export interface SinkOptions {
+  readonly definition: SinkDefinition;
+  readonly sinkId: number;
+  readonly onState?: (state: SinkState, reason?: string) => void;
+}
+
+/** A run that lasted so long was no failure of the start, ms. */
+const settledMs = 60_000;
+
+export class Sink {
+  readonly definition: SinkDefinition;
+  readonly #context: SinkContext;
+  readonly #sinkId: number;
+  readonly #onState: SinkOptions['onState'];
+  readonly #logger: Logger;
+  readonly #stopping = new AbortController();
+  readonly counters: SinkCounters;
+  #state: SinkState = 'starting';
+  #reason: string | undefined;
+  #hint: string | undefined;
+  #running: Promise<void> | undefined;
+  #sources: readonly Source[] = [];
+  #writers: readonly TableWriter[] = [];
+
+  /** `counters`: what an earlier one of the name has counted. */
+  constructor(context: SinkContext, { definition, sinkId, onState }: SinkOptions, counters = noCounters()) {
+    this.#context = context;
+    this.definition = definition;
+    this.#sinkId = sinkId;
+    this.#onState = onState;
+    this.#logger = context.logger.child({ sink: definition.name });
+    this.counters = counters;
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  /** Writes what has been read, and ends. Once `hurry` is aborted, waits for nothing more: it is written next time. */
+  async stop(hurry?: AbortSignal): Promise<void> {
+    this.#stopping.abort();
+    const cut = (): void => {
+      for (const writer of this.#writers) writer.destroy();
+    };
+    if (hurry?.aborted) cut();
+    hurry?.addEventListener('abort', cut);
+    await this.#running;
+    hurry?.removeEventListener('abort', cut);
+    this.#become('stopped');
+  }
+
+  status(): SinkStatus {
+    const partitions = this.#sources.map(({ inlet, partition, committed, log }) => ({
+      topic: inlet.topic.name,
+      partition,
+      committed,
+      end: log.highWatermark,
+    }));
+    return {
+      name: this.definition.name,
+      state: this.#state,
+      reason: this.#reason,
+      hint: this.#hint,
+      group: this.definition.group,
+      lag: partitions.reduce((sum, { committed, end }) => sum + end - committed, 0n),
+      partitions,
+      ...this.counters,
+    };
+  }
+
+  /** Moves its offsets; only after `stop`. */
+  async reset(to: 'earliest' | 'latest'): Promise<void> {
+    const found = this.#partitionsOf(this.#matching());
+    const offset = ({ logStartOffset, highWatermark }: PartitionLog) =>
+      to === 'latest' ? highWatermark : logStartOffset;
+    const progress = await this.#progress();
+    await progress.reset(found.map(({ topic, partition, log }) => ({ topic, partition, offset: offset(log) })));
+  }
+
+  #matching(): Topic[] {
+    const { topics } = this.definition;
+    return [...this.#context.topics.all()].filter(topic => matchTopic(topics, topic.name) !== undefined);
+  }
+
+  #partitionsOf(topics: readonly Topic[]) {
+    const { log } = this.#context;
+    return topics.flatMap(topic =>
+      Array.from({ length: topic.partitionCount }, (_, partition) => ({
+        topic,
+        partition,
+        log: log.partition(topic, partition)!,
+      })),
+    );
+  }
+
+  #become(state: SinkState, reason?: string, hint?: string): void {
+    this.#state = state;
+    this.#reason = reason;
+    this.#hint = hint;
+    this.#onState?.(state, reason);
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping;
+    const fresh = () => backoff({ firstMs: 100, maxMs: 10_000 });
+    let wait = fresh();
+    while (!signal.aborted) {
+      const began = Date.now();
+      try {
+        await this.#attempt();
+        wait = fresh();
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof SinkStopped) {
+          this.#logger.error({ reason: error.message, hint: error.hint }, 'a sink has stopped');
+          this.#become('failed', error.message, error.hint);
+          return;
+        }
+        if (Date.now() - began > settledMs) wait = fresh();
+        this.#logger.warn({ error: messageOf(error), code: codeOf(error) }, 'a sink broke off; trying again');
+        this.#become('retrying', messageOf(error));
+        await Promise.race([wait(), abortOf(signal)]);
+      }
+    }
+  }
+
+  /** Runs until it is stopped, or its topics are others; throws when something breaks. */
+  async #attempt(): Promise<void> {
+    const { pool, databaseUrl, log, topics } = this.#context;
+    const { definition } = this;
+    this.#become('starting');
+    const ending = new AbortController();
+    const end = (): void => ending.abort();
+    this.#stopping.signal.addEventListener('abort', end);
+    const stopListening = topics.onChange(({ topic }) => {
+      if (matchTopic(definition.topics, topic.name)) end();
+    });
+    const targetUrl = definition.database ?? databaseUrl;
+    const targetPool = definition.database
+      ? openPool(definition.database, { max: 2, applicationName: 'millrace sink' })
+      : pool;
+    try {
+      const matching = this.#matching();
+      if (matching.length === 0) {
+        this.#become('waiting', `there is no topic ${definition.topics.join(', ')}`);
+        await abortOf(ending.signal);
+        return;
+      }
+      const targets = new Targets(targetPool, definition);
+      const progress = await this.#progress();
+      const perTask = await this.#assign(matching, targets, progress);
+      const deadLetters = new DeadLetters({ ...this.#context, definition, sinkId: this.#sinkId });
+      await deadLetters.load();
+      const opening = perTask.map(() => TableWriter.open({ databaseUrl: targetUrl, progress, onLost: end }));
+      const opened = await Promise.allSettled(opening);
+      this.#writers = opened.flatMap(result => (result.status === 'fulfilled' ? [result.value] : []));
+      await Promise.all(opening);
+      if (!ending.signal.aborted) this.#become('running');
+      const tasks = perTask.map((sources, i) => {
+        const writer = this.#writers[i]!;
+        const { counters } = this;
+        return new Task({ definition, sources, log, targets, writer, deadLetters, counters, stopping: ending.signal });
+      });
+      const runs = tasks.map(task => task.run().finally(end));
+      await Promise.allSettled(runs);
+      await Promise.all(runs);
+    } finally {
+      stopListening();
+      this.#stopping.signal.removeEventListener('abort', end);
+      for (const writer of this.#writers) await writer.end().catch(() => {});
+      this.#writers = [];
+      if (targetPool !== pool) await targetPool.end();
+    }
+  }
+
+  async #progress(): Promise<Progress> {
+    const { pool, term } = this.#context;
+    return new OwnProgress({ pool, term, group: this.definition.group, sinkId: this.#sinkId });
+  }
+
+  /** The partitions of each task, where the group stands. */
+  async #assign(matching: readonly Topic[], targets: Targets, progress: Progress): Promise<Source[][]> {
+    const { definition } = this;
+    const found = this.#partitionsOf(matching);
+    // What is made after the sink's first start is read from its beginning.
+    const latest = definition.start === 'latest' && !(await progress.known());
+    const offsets = await progress.begin(
+      found.map(({ topic, partition, log: { logStartOffset, highWatermark } }) => ({
+        topic,
+        partition,
+        offset: latest ? highWatermark : logStartOffset,
+      })),
+    );
+    const perTask: Source[][] = [];
+    const count = Math.min(definition.tasks, found.length);
+    for (let task = 0; task < count; task++) {
+      const inlets = new Map<Topic, Inlet>();
+      const sources: Source[] = [];
+      for (let i = task; i < found.length; i += count) {
+        const { topic, partition, log: partitionLog } = found[i]!;
+        let inlet = inlets.get(topic);
+        if (!inlet) {
+          inlet = { topic, reader: new ChangeReader(definition), mapping: await targets.mapping(topic.name) };
+          inlets.set(topic, inlet);
+        }
+        const committed = offsets[i]!;
+        sources.push({ inlet, log: partitionLog, partition, position: committed, committed });
+      }
+      perTask.push(sources);
+    }
+    this.#sources = perTask.flat();
+    return perTask;
+  }
+}
+
+export const noCounters = (): SinkCounters => ({
+  records: 0,
+  rows: 0,
+  bytes: 0,
+  batches: 0,
+  deadLetters: 0,
+  bisected: 0,
+  writeMs: 0,
+});
+
+function abortOf(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise(resolve => signal.addEventListener('abort', () => resolve(), { once: true }));
+}

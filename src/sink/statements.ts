@@ -1,0 +1,106 @@
+// The SQL that takes a run of rows into its table. Rows are staged in a temporary table, then go in sorted by key, so that
+// transactions lock rows in one order and the index is walked once; of a key the last row counts. Where nothing can be in
+// the way, rows are copied into the table itself.
+import { quote, type TargetTable } from './catalogue.ts';
+import type { SinkDefinition } from './definition.ts';
+import type { Mapping, Slot } from './mapping.ts';
+
+/** Rows with the same columns, one after another. */
+export interface RunShape {
+  readonly mapping: Mapping;
+  /** The columns that rows have, by their slots. */
+  readonly slots: readonly number[];
+}
+
+/** Whether rows can be copied into the table as they come. */
+export function isDirect({ mapping, slots }: RunShape): boolean {
+  return mapping.definition.mode === 'insert' && slots.every(slot => mapping.slots[slot]!.staging.binary);
+}
+
+const staged = ({ index }: Slot): string => `c${index}`;
+
+/** Made once for a session and a version of the table. */
+export function createStage(stage: string, { slots }: Mapping): string {
+  const columns = slots.map(slot => {
+    const collation =
+      slot.column.collation !== undefined && slot.staging.binary ? ` COLLATE ${slot.column.collation}` : '';
+    return `${staged(slot)} ${slot.staging.sql}${collation}`;
+  });
+  return `CREATE TEMP TABLE ${stage} (millrace_seq int4, millrace_deleted bool, ${columns.join(', ')}) ON COMMIT DELETE ROWS`;
+}
+
+export function copyInto(shape: RunShape, stage: string): string {
+  const slots = shape.slots.map(slot => shape.mapping.slots[slot]!);
+  if (isDirect(shape)) {
+    return `COPY ${shape.mapping.table.sql} (${slots.map(({ column }) => quote(column.name)).join(', ')}) FROM STDIN (FORMAT binary)`;
+  }
+  return `COPY ${stage} (millrace_seq, millrace_deleted${slots.map(slot => `, ${staged(slot)}`).join('')}) FROM STDIN (FORMAT binary)`;
+}
+
+/** What follows the COPY of rows `from` to `to`: nothing where they are in the table already. */
+export function applyRows(shape: RunShape, stage: string, from: number, to: number, deletes: number): string[] {
+  if (isDirect(shape)) return [];
+  const { mapping } = shape;
+  const { table, definition, keySlots } = mapping;
+  const slots = shape.slots.map(slot => mapping.slots[slot]!);
+  const keys = keySlots.map(slot => mapping.slots[slot]!);
+  const list = (of: readonly Slot[]): string => of.map(({ column }) => quote(column.name)).join(', ');
+  const values = slots.map(slot => `${slot.staging.cast(staged(slot))} AS ${quote(slot.column.name)}`).join(', ');
+  const rows = `SELECT ${values}, millrace_seq, millrace_deleted FROM ${stage} WHERE millrace_seq >= ${from} AND millrace_seq < ${to}`;
+  const overriding = slots.some(({ column }) => column.identityAlways) ? ' OVERRIDING SYSTEM VALUE' : '';
+  const insert = `INSERT INTO ${table.sql} AS t (${list(slots)})${overriding}`;
+  if (definition.mode === 'insert') {
+    const keyColumns = keys.length > 0 ? list(keys) : 'millrace_seq';
+    return [`${insert} SELECT ${list(slots)} FROM (${rows}) s ORDER BY ${keyColumns}`];
+  }
+  const last = `SELECT DISTINCT ON (${list(keys)}) * FROM (${rows}) r ORDER BY ${list(keys)}, millrace_seq DESC`;
+  const others = slots.filter(slot => !keys.includes(slot));
+  const joined = keys.map(({ column }) => `t.${quote(column.name)} = s.${quote(column.name)}`).join(' AND ');
+  const statements: string[] = [];
+  if (deletes > 0) {
+    const gone = `SELECT * FROM (${last}) l WHERE millrace_deleted`;
+    statements.push(
+      lockInOrder(table, gone, joined, keys),
+      `DELETE FROM ${table.sql} t USING (${gone}) s WHERE ${joined}`,
+    );
+    if (deletes === to - from) return statements;
+  }
+  const kept = deletes > 0 ? `SELECT * FROM (${last}) l WHERE NOT millrace_deleted` : last;
+  if (definition.mode === 'update') {
+    if (others.length === 0) return statements;
+    const set = others.map(({ column }) => `${quote(column.name)} = s.${quote(column.name)}`).join(', ');
+    statements.push(lockInOrder(table, kept, joined, keys));
+    statements.push(`UPDATE ${table.sql} t SET ${set} FROM (${kept}) s WHERE ${joined}`);
+    return statements;
+  }
+  const set = others.map(({ column }) => `${quote(column.name)} = excluded.${quote(column.name)}`).join(', ');
+  const action = others.length > 0 ? `DO UPDATE SET ${set}` : 'DO NOTHING';
+  const order = deletes > 0 ? ` ORDER BY ${list(keys)}` : '';
+  statements.push(`${insert} SELECT ${list(slots)} FROM (${kept}) s${order} ON CONFLICT (${list(keys)}) ${action}`);
+  return statements;
+}
+
+/** A join updates and deletes in any order; transactions that did so could wait for each other. */
+function lockInOrder(table: TargetTable, rows: string, joined: string, keys: readonly Slot[]): string {
+  const order = keys.map(({ column }) => `t.${quote(column.name)}`).join(', ');
+  return `SELECT count(*) FROM (SELECT FROM ${table.sql} t JOIN (${rows}) s ON ${joined} ORDER BY ${order} FOR UPDATE OF t) locked`;
+}
+
+/** For a table that is not there yet: the columns a first record shows. */
+export interface NewColumn {
+  readonly name: string;
+  readonly type: string;
+}
+
+export function createTable(
+  sql: string,
+  columns: readonly NewColumn[],
+  key: readonly string[],
+  mode: SinkDefinition['mode'],
+): string {
+  const lines = columns.map(({ name, type }) => `${quote(name)} ${type}`);
+  if (key.length > 0 && (mode !== 'insert' || key.every(name => columns.some(column => column.name === name)))) {
+    lines.push(`PRIMARY KEY (${key.map(quote).join(', ')})`);
+  }
+  return `CREATE TABLE IF NOT EXISTS ${sql} (${lines.join(', ')})`;
+}

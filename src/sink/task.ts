@@ -1,0 +1,406 @@
+// One of a sink's tasks: reads its partitions, makes batches of what it reads, and writes them one after another; while one
+// is being written the next is made. What is read and not committed is bounded by two batches.
+//
+//   gather ──▶ write ──▶ committed          a value that does not fit its column: found while gathering
+//                │
+//                └─ Postgres refuses rows ──▶ halves of the batch, down to the record
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { decodeBatch } from '../protocol/compression.ts';
+import { ErrorCode, errorOf } from '../protocol/errors.ts';
+import * as batchHeader from '../protocol/record-batch.ts';
+import { type LogRecord, readRecords } from '../protocol/records.ts';
+import type { Log } from '../storage/log.ts';
+import type { ReadResult } from '../storage/stored-log.ts';
+import { BadRecord } from './bad-record.ts';
+import { type BadItem, Batch, type Inlet, type Source } from './batch.ts';
+import type { DeadLetters } from './dead-letters.ts';
+import type { SinkDefinition } from './definition.ts';
+import { UnknownField } from './mapping.ts';
+import { isDataError, isSchemaError, isTransient, type TableWriter } from './table-writer.ts';
+import type { Targets } from './targets.ts';
+
+export interface SinkCounters {
+  records: number;
+  rows: number;
+  bytes: number;
+  batches: number;
+  deadLetters: number;
+  /** Batches that Postgres refused and that were taken apart. */
+  bisected: number;
+  writeMs: number;
+}
+
+export interface TaskOptions {
+  readonly definition: SinkDefinition;
+  readonly sources: readonly Source[];
+  readonly log: Log;
+  readonly targets: Targets;
+  readonly writer: TableWriter;
+  readonly deadLetters: DeadLetters;
+  readonly counters: SinkCounters;
+  /** Aborted: writes what it has gathered, and ends. */
+  readonly stopping: AbortSignal;
+}
+
+/** What a person must decide: the sink does not try again by itself. */
+export class SinkStopped extends Error {
+  override name = 'SinkStopped';
+  readonly hint: string;
+
+  constructor(message: string, hint: string) {
+    super(message);
+    this.hint = hint;
+  }
+}
+
+/** Asked of the log at once. */
+const readBytes = 1024 * 1024;
+/** A record batch may grow to this when it is unpacked. */
+const maxUnpackedBytes = 256 * 1024 * 1024;
+/** After so long others on this thread have their turn, ms. */
+const sliceMs = 4;
+const maxTries = 5;
+/** A table is looked at again for a field that it lacks this often, ms. */
+const refreshMs = 1000;
+
+export class Task {
+  readonly #options: TaskOptions;
+  readonly #buffers: Buffer[] = [];
+  readonly #refreshed = new Map<Inlet, number>();
+  #next = 0;
+  #writing = false;
+  #failure: Error | undefined;
+  #stopAt: BadItem | undefined;
+  #wake: () => void = () => {};
+
+  constructor(options: TaskOptions) {
+    this.#options = options;
+  }
+
+  /** Runs until it is told to stop; throws what it cannot go on after. */
+  async run(): Promise<void> {
+    const { stopping } = this.#options;
+    const wake = (): void => this.#wake();
+    stopping.addEventListener('abort', wake);
+    let written: Promise<void> = Promise.resolve();
+    try {
+      for (;;) {
+        const batch = await this.#gather();
+        await written;
+        if (this.#failure) throw this.#failure;
+        if (!batch.empty) {
+          this.#writing = true;
+          written = this.#write(batch)
+            .catch((error: Error) => {
+              batch.abandon();
+              this.#failure = error;
+            })
+            .finally(() => {
+              this.#writing = false;
+              this.#wake();
+            });
+        }
+        if (stopping.aborted || this.#stopAt) {
+          await written;
+          if (this.#failure) throw this.#failure;
+          if (this.#stopAt) throw stopped(this.#stopAt);
+          return;
+        }
+      }
+    } finally {
+      stopping.removeEventListener('abort', wake);
+      await written;
+    }
+  }
+
+  /** Reads until the batch is full, or has waited its time and nothing is being written. */
+  async #gather(): Promise<Batch> {
+    const { definition, stopping } = this.#options;
+    const batch = new Batch(this.#buffers);
+    let due = Number.POSITIVE_INFINITY;
+    while (!stopping.aborted && !this.#failure && !this.#stopAt && !this.#isFull(batch)) {
+      const read = await this.#readSome(batch);
+      if (!batch.empty && due === Number.POSITIVE_INFINITY) due = Date.now() + definition.lingerMs;
+      if (Date.now() >= due && !this.#writing) break;
+      if (!read) await this.#wait(this.#writing ? Number.POSITIVE_INFINITY : due);
+    }
+    return batch;
+  }
+
+  #isFull(batch: Batch): boolean {
+    const { batchRows, batchBytes } = this.#options.definition;
+    return batch.records.length >= batchRows || batch.bytes >= batchBytes;
+  }
+
+  /** Until a partition moves, a write ends, the task is to stop, or `due`. */
+  #wait(due: number): Promise<void> {
+    const { sources, stopping } = this.#options;
+    return new Promise(resolve => {
+      let timer: NodeJS.Timeout | undefined;
+      const done = (): void => {
+        clearTimeout(timer);
+        for (const { log } of sources) log.waiters.delete(done);
+        this.#wake = () => {};
+        resolve();
+      };
+      this.#wake = done;
+      for (const { log } of sources) log.waiters.add(done);
+      if (Number.isFinite(due)) timer = setTimeout(done, Math.max(0, due - Date.now()));
+      if (stopping.aborted || this.#failure || sources.some(isBehind)) done();
+    });
+  }
+
+  /** From the next partition that has something. False where none has. */
+  async #readSome(batch: Batch): Promise<boolean> {
+    const { sources, log } = this.#options;
+    for (let looked = 0; looked < sources.length; looked++) {
+      const source = sources[this.#next++ % sources.length]!;
+      if (!isBehind(source)) continue;
+      if (source.log.deleted) throw new Error(`topic ${source.inlet.topic.name} has been deleted`);
+      const result = await log.read(source.log, source.position, readBytes, true);
+      if (result.error !== ErrorCode.NONE) throw this.#unreadable(source, result.error);
+      if (result.chunks.length === 0) continue;
+      batch.holds(result.release);
+      await this.#take(batch, source, result);
+      return true;
+    }
+    return false;
+  }
+
+  async #take(batch: Batch, source: Source, result: ReadResult): Promise<void> {
+    let turn = performance.now();
+    for (const chunk of result.chunks) {
+      for (const raw of batchHeader.splitBatches(chunk)) {
+        const last = batchHeader.lastOffset(raw);
+        if (last < source.position) continue;
+        if (!batchHeader.isControl(raw)) {
+          for (const record of await this.#recordsOf(source, raw)) {
+            if (record.offset < source.position) continue;
+            if (this.#isFull(batch)) return;
+            if (!this.#addQuickly(batch, source, record) && !(await this.#add(batch, source, record))) return;
+            source.position = record.offset + 1n;
+          }
+        }
+        if (last >= source.position) {
+          batch.covers(source, source.position, last + 1n);
+          source.position = last + 1n;
+        }
+        if (performance.now() - turn > sliceMs) {
+          await nextTurn();
+          turn = performance.now();
+        }
+      }
+    }
+  }
+
+  async #recordsOf(source: Source, raw: Buffer): Promise<LogRecord[]> {
+    try {
+      if (batchHeader.codec(raw) !== 0) return await decodeBatch(raw, maxUnpackedBytes);
+      return readRecords(raw, raw.subarray(batchHeader.headerBytes, batchHeader.batchBytes(raw)));
+    } catch (error) {
+      throw new SinkStopped(
+        `${nameOf(source)} cannot be read from offset ${batchHeader.baseOffset(raw)} on: ${(error as Error).message}`,
+        `move the offsets of group ${this.#options.definition.group} past ${batchHeader.lastOffset(raw)}, then resume the sink`,
+      );
+    }
+  }
+
+  /** Nearly every record. False where there is more to it. */
+  #addQuickly(batch: Batch, source: Source, record: LogRecord): boolean {
+    if (source.inlet.mapping === undefined) return false;
+    try {
+      batch.add(source, record, source.position);
+      return true;
+    } catch (error) {
+      if (error instanceof BadRecord) return false;
+      throw error;
+    }
+  }
+
+  /** False where the sink stops at this record. */
+  async #add(batch: Batch, source: Source, record: LogRecord): Promise<boolean> {
+    const { inlet, position } = source;
+    for (;;) {
+      try {
+        if (inlet.mapping === undefined && !(await this.#make(inlet, record))) batch.keep(source, record, position);
+        else batch.add(source, record, position);
+        return true;
+      } catch (error) {
+        if (!(error instanceof BadRecord)) throw error;
+        if (error instanceof UnknownField && (await this.#mend(inlet, error))) continue;
+        const item = { source, record, error };
+        if (this.#options.definition.errors === 'stop') {
+          this.#stopAt = item;
+          return false;
+        }
+        batch.addBad(item, position);
+        return true;
+      }
+    }
+  }
+
+  /** Makes the table. False where the record would have changed nothing in it. */
+  async #make(inlet: Inlet, record: LogRecord): Promise<boolean> {
+    inlet.reader.read(record, true);
+    if (inlet.reader.operation !== 'write') return false;
+    inlet.mapping = await this.#options.targets.create(inlet.topic.name, inlet.reader, record);
+    return true;
+  }
+
+  /** Whether the table has the column now. */
+  async #mend(inlet: Inlet, { field, sqlType }: UnknownField): Promise<boolean> {
+    const { definition, targets } = this.#options;
+    const mapping = inlet.mapping!;
+    if (definition.evolve && sqlType !== undefined) {
+      inlet.mapping = await targets.evolve(mapping, field, sqlType);
+      return true;
+    }
+    if (Date.now() - (this.#refreshed.get(inlet) ?? 0) < refreshMs) return false;
+    this.#refreshed.set(inlet, Date.now());
+    const now = await targets.mapping(inlet.topic.name);
+    if (!now?.table.columns.some(column => column.name === field)) return false;
+    inlet.mapping = now;
+    return true;
+  }
+
+  async #write(batch: Batch): Promise<void> {
+    const { counters } = this.#options;
+    const began = performance.now();
+    await this.#reject(batch.bad);
+    try {
+      await this.#commit(batch);
+    } catch (error) {
+      if (isSchemaError(error)) await this.#again(batch);
+      else if (isDataError(error)) await this.#bisect(batch);
+      else throw error;
+    }
+    counters.writeMs += performance.now() - began;
+    batch.done();
+  }
+
+  /** Once more, with the tables as they are now. */
+  async #again(batch: Batch): Promise<void> {
+    for (const inlet of new Set(batch.sources.map(source => source.inlet))) {
+      inlet.mapping = await this.#options.targets.mapping(inlet.topic.name);
+    }
+    const same = this.#part(batch, 0, batch.records.length);
+    try {
+      await this.#reject(same.bad);
+      await this.#commit(same);
+    } catch (error) {
+      if (!isDataError(error)) throw error;
+      await this.#bisect(same);
+    }
+    await this.#coverRest(batch);
+  }
+
+  /** Takes deadlocks and the like as what they are. */
+  async #commit(batch: Batch): Promise<void> {
+    const { writer, counters, deadLetters } = this.#options;
+    for (let tries = 1; ; tries++) {
+      try {
+        await writer.write(batch);
+        break;
+      } catch (error) {
+        if (!isTransient(error) || tries === maxTries) throw error;
+      }
+    }
+    for (const [source, { next }] of batch.offsets) source.committed = next;
+    deadLetters.passed(batch.bad);
+    counters.batches++;
+    counters.records += batch.records.length;
+    counters.rows += batch.rows;
+    counters.bytes += batch.bytes;
+  }
+
+  async #bisect(batch: Batch): Promise<void> {
+    this.#options.counters.bisected++;
+    await this.#halves(batch, 0, batch.records.length);
+    await this.#coverRest(batch);
+  }
+
+  /** `from` to `to` of the batch's records have been refused together. */
+  async #halves(batch: Batch, from: number, to: number): Promise<void> {
+    const middle = (from + to) >>> 1;
+    for (const [start, end] of [
+      [from, middle],
+      [middle, to],
+    ] as const) {
+      if (start === end) continue;
+      const part = this.#part(batch, start, end);
+      try {
+        await this.#reject(part.bad);
+        await this.#commit(part);
+      } catch (error) {
+        if (!isDataError(error)) throw error;
+        if (end - start > 1) {
+          await this.#halves(batch, start, end);
+          continue;
+        }
+        const source = batch.sources[start]!;
+        const record = batch.records[start]!;
+        const item = { source, record, error: new BadRecord(error.message, undefined, error.code) };
+        await this.#reject([item]);
+        const alone = new Batch(this.#buffers);
+        alone.addBad(item, source.committed);
+        await this.#commit(alone);
+      }
+    }
+  }
+
+  /** Some of the batch's records, encoded again. */
+  #part(batch: Batch, from: number, to: number): Batch {
+    const part = new Batch(this.#buffers);
+    const known = new Map(batch.bad.map(item => [item.record, item]));
+    for (let i = from; i < to; i++) {
+      const source = batch.sources[i]!;
+      const record = batch.records[i]!;
+      let bad = known.get(record);
+      try {
+        if (!bad) part.add(source, record, source.committed);
+      } catch (error) {
+        if (!(error instanceof BadRecord)) throw error;
+        bad = { source, record, error };
+      }
+      if (bad) part.addBad(bad, source.committed);
+    }
+    return part;
+  }
+
+  /** Offsets without records at the end of a batch that went in parts. */
+  async #coverRest(batch: Batch): Promise<void> {
+    const rest = new Batch(this.#buffers);
+    for (const [source, { next }] of batch.offsets) {
+      if (source.committed < next) rest.covers(source, source.committed, next);
+    }
+    if (!rest.empty) await this.#commit(rest);
+  }
+
+  async #reject(items: readonly BadItem[]): Promise<void> {
+    if (items.length === 0) return;
+    const { definition, deadLetters, counters } = this.#options;
+    if (definition.errors === 'stop') throw stopped(items[0]!);
+    counters.deadLetters += await deadLetters.send(items);
+  }
+
+  #unreadable(source: Source, error: number): Error {
+    const { group } = this.#options.definition;
+    if (error !== ErrorCode.OFFSET_OUT_OF_RANGE) return new Error(`${nameOf(source)}: ${errorOf(error).name}`);
+    const { logStartOffset, highWatermark } = source.log;
+    return new SinkStopped(
+      `${nameOf(source)} has offsets ${logStartOffset} to ${highWatermark}, and the sink is at ${source.position}: records are gone that it has not written`,
+      `accept that by moving the offset of group ${group}, then resume the sink`,
+    );
+  }
+}
+
+const isBehind = ({ log, position }: Source): boolean => position !== log.highWatermark || log.deleted;
+
+const nameOf = ({ inlet, partition }: Source): string => `${inlet.topic.name}-${partition}`;
+
+function stopped({ source, record, error }: BadItem): SinkStopped {
+  return new SinkStopped(
+    `${nameOf(source)}@${record.offset} does not fit ${source.inlet.mapping?.table.sql ?? 'its table'}: ${error.message} (${error.code})`,
+    'mend the table or the definition and resume, set errors: dead-letter, or move the group’s offset past it',
+  );
+}

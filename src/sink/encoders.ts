@@ -347,21 +347,26 @@ function microsOf(value: number | ExactNumber, unit: Unit): number | bigint {
   return unit === 1_000_000_000 ? whole / 1000n : whole * BigInt(1_000_000 / unit);
 }
 
-/** Where Debezium's numbers for dates and times without end begin. */
-const endlessFrom = { days: 2_147_472_000, millis: 9_223_372_036_000_000, micros: 9_223_372_036_000_000_000 } as const;
+/** Debezium's numbers for dates and times without end. */
+const endlessSigns: Readonly<Record<string, 1 | -1>> = {
+  '9223372036825200000': 1,
+  '-9223372036832400000': -1,
+  '9223372036825200': 1,
+  '-9223372036832400': -1,
+};
+const endlessDays = { first: -2_147_472_692, last: -2_147_472_691 } as const;
 
 function timestampEncoder(local: boolean, modifier: number, hint: Hint): Encoder {
   const unit = unitOf(hint, modifier);
   const debezium = hint.style === 'debezium';
-  const end = unit === 1000 ? endlessFrom.millis : endlessFrom.micros;
   return (out, value) => {
     let micros: number | bigint;
     if (typeof value === 'string') {
       micros = parseTimestamp(value, local);
     } else if (typeof value === 'number' || value instanceof ExactNumber) {
-      const number = Number(value);
-      if (debezium && Math.abs(number) >= end) {
-        micros = number > 0 ? endless.micros : -endless.micros - 1n;
+      const sign = debezium ? endlessSigns[String(value)] : undefined;
+      if (sign !== undefined) {
+        micros = sign > 0 ? endless.micros : -endless.micros - 1n;
       } else {
         const since1970 = microsOf(value, unit);
         micros = typeof since1970 === 'number' ? since1970 - epochMicros : since1970 - BigInt(epochMicros);
@@ -383,8 +388,8 @@ function dateEncoder(hint: Hint): Encoder {
       days = parseDate(value);
     } else if (typeof value === 'number' && Number.isInteger(value)) {
       if (as !== undefined) days = Math.floor(Number(microsOf(value, unitOf(hint, -1))) / 86_400_000_000) - epochDays;
-      else if (hint.style === 'debezium' && Math.abs(value) >= endlessFrom.days)
-        days = value === -2_147_472_691 ? -endless.days - 1 : endless.days;
+      else if (hint.style === 'debezium' && value === endlessDays.first) days = endless.days;
+      else if (hint.style === 'debezium' && value === endlessDays.last) days = -endless.days - 1;
       else days = value - epochDays;
     } else {
       throw new BadValue('a date', value);

@@ -14,8 +14,11 @@ export class ExactNumber {
   }
 }
 
-/** More digits than a double keeps, or an exponent that it may not have. May be inside a string: then it costs time only. */
-const inexact = /\d[\d.]{15}|\d[eE][+-]?\d{3}/;
+/**
+ * More digits than a double keeps, an exponent that it may not have, zeros at a fraction's end. May be inside a string: then
+ * it costs time only.
+ */
+const inexact = /\d[\d.]{15}|\d[eE][+-]?\d{3}|\.\d*0(?!\d)/;
 
 /** Throws SyntaxError. */
 export function parseJson(text: string): unknown {

@@ -70,6 +70,7 @@ export class Sink {
   readonly #onState: SinkOptions['onState'];
   readonly #logger: Logger;
   readonly #stopping = new AbortController();
+  readonly #stopped = abortOf(this.#stopping.signal);
   readonly counters: SinkCounters;
   #state: SinkState = 'starting';
   #reason: string | undefined;
@@ -175,7 +176,7 @@ export class Sink {
         if (Date.now() - began > settledMs) wait = fresh();
         this.#logger.warn({ error: messageOf(error), code: codeOf(error) }, 'a sink broke off; trying again');
         this.#become('retrying', messageOf(error));
-        await Promise.race([wait(), abortOf(signal)]);
+        await Promise.race([wait(), this.#stopped]);
       }
     }
   }

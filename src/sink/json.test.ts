@@ -8,7 +8,12 @@ test('numbers that doubles do not hold are kept as they are written', () => {
     '{ "a" : 12345678901234567890, "b":[0.10000000000000000001, -1e400 , 1.5, 1.50], "c":{"d\\"}":"1234567890123456"},"e":[],"f":{}, "g":[ ], "h":null,"i":[true,false] }';
   const value = parseJson(text) as Record<string, unknown>;
   assert.deepEqual(value.a, new ExactNumber('12345678901234567890'));
-  assert.deepEqual(value.b, [new ExactNumber('0.10000000000000000001'), new ExactNumber('-1e400'), 1.5, new ExactNumber('1.50')]);
+  assert.deepEqual(value.b, [
+    new ExactNumber('0.10000000000000000001'),
+    new ExactNumber('-1e400'),
+    1.5,
+    new ExactNumber('1.50'),
+  ]);
   assert.deepEqual(value.c, { 'd"}': '1234567890123456' });
   assert.equal(
     stringifyJson(value),

@@ -1,6 +1,7 @@
 // Sinks on a real log: what is in the topic is in the table, once, whatever its key mode, format and mode of writing.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { createDatabase } from '../../test/database.ts';
 import { openSinkRig, type SinkRig } from '../../test/sink-rig.ts';
 
 let rig: SinkRig;
@@ -321,6 +322,49 @@ describe('tables', () => {
       { id: 9, w: 3 },
     ]);
     await sink.stop();
+  });
+});
+
+describe('another database', () => {
+  test('has the rows and the progress in one transaction; the group follows', async () => {
+    const other = await createDatabase({ empty: true });
+    try {
+      await other.pool.query('CREATE TABLE far (n int CHECK (n <> 13))');
+      const topic = await rig.createTopic('far', 2);
+      const settings = { topics: ['far'], database: other.url, mode: 'insert', key: 'none', errors: 'dead-letter' };
+      for (let n = 0; n < 20; n++) await rig.send(topic, [{ value: { n } }], n % 2);
+      const one = await rig.start('far', settings);
+      await one.caughtUp();
+      const two = await rig.start('far', settings);
+      for (let n = 20; n < 200; n++) await rig.send(topic, [{ value: { n } }], n % 2);
+      await one.caughtUp();
+      await two.caughtUp();
+      // Its connections break while more comes.
+      for (let n = 200; n < 300; n++) {
+        await rig.send(topic, [{ value: { n } }], n % 2);
+        if (n % 30 === 0) {
+          await other.pool.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'millrace sink'`);
+        }
+      }
+      await one.caughtUp();
+      await two.caughtUp();
+      await Promise.all([one.stop(), two.stop()]);
+      const { rows } = await other.pool.query('SELECT count(*)::int AS n, count(DISTINCT n)::int AS d FROM far');
+      assert.deepEqual(rows, [{ n: 299, d: 299 }]);
+      const { rows: progress } = await other.pool.query('SELECT topic, next_offset FROM millrace_sink_progress');
+      assert.deepEqual(progress, [
+        { topic: 'far', next_offset: 150n },
+        { topic: 'far', next_offset: 150n },
+      ]);
+      const offsets = await rig.query(
+        `SELECT committed_offset AS o FROM kafka.consumer_offsets WHERE group_id = 'sink-far'`,
+      );
+      assert.deepEqual(offsets, [{ o: 150n }, { o: 150n }]);
+      assert.equal((await rig.records('far.dead-letter')).length, 1);
+    } finally {
+      await other.drop();
+    }
   });
 });
 

@@ -18,6 +18,7 @@ import { ChangeReader } from './change.ts';
 import { DeadLetters } from './dead-letters.ts';
 import { matchTopic, type SinkDefinition } from './definition.ts';
 import { OwnProgress, type Progress } from './progress.ts';
+import { RemoteProgress } from './remote-progress.ts';
 import { TableWriter } from './table-writer.ts';
 import { Targets } from './targets.ts';
 import { type SinkCounters, SinkStopped, Task } from './task.ts';
@@ -130,8 +131,13 @@ export class Sink {
     const found = this.#partitionsOf(this.#matching());
     const offset = ({ logStartOffset, highWatermark }: PartitionLog) =>
       to === 'latest' ? highWatermark : logStartOffset;
-    const progress = await this.#progress();
-    await progress.reset(found.map(({ topic, partition, log }) => ({ topic, partition, offset: offset(log) })));
+    const target = this.#openTarget();
+    try {
+      const progress = await this.#progress(target);
+      await progress.reset(found.map(({ topic, partition, log }) => ({ topic, partition, offset: offset(log) })));
+    } finally {
+      if (target !== this.#context.pool) await target.end();
+    }
   }
 
   #matching(): Topic[] {
@@ -193,9 +199,7 @@ export class Sink {
       if (matchTopic(definition.topics, topic.name)) end();
     });
     const targetUrl = definition.database ?? databaseUrl;
-    const targetPool = definition.database
-      ? openPool(definition.database, { max: 2, applicationName: 'millrace sink' })
-      : pool;
+    const targetPool = this.#openTarget();
     try {
       const matching = this.#matching();
       if (matching.length === 0) {
@@ -204,7 +208,7 @@ export class Sink {
         return;
       }
       const targets = new Targets(targetPool, definition);
-      const progress = await this.#progress();
+      const progress = await this.#progress(targetPool);
       const perTask = await this.#assign(matching, targets, progress);
       const deadLetters = new DeadLetters({ ...this.#context, definition, sinkId: this.#sinkId });
       await deadLetters.load();
@@ -230,9 +234,18 @@ export class Sink {
     }
   }
 
-  async #progress(): Promise<Progress> {
+  async #progress(target: Pool): Promise<Progress> {
     const { pool, term } = this.#context;
-    return new OwnProgress({ pool, term, group: this.definition.group, sinkId: this.#sinkId });
+    const options = { pool, term, group: this.definition.group, sinkId: this.#sinkId };
+    if (target === pool) return new OwnProgress(options);
+    return RemoteProgress.open({ ...options, target, logger: this.#logger });
+  }
+
+  /** The pool of the target database; where it is not the log's own, whoever has opened it ends it. */
+  #openTarget(): Pool {
+    const { database } = this.definition;
+    if (database === undefined) return this.#context.pool;
+    return openPool(database, { max: 2, applicationName: 'millrace sink' });
   }
 
   /** The partitions of each task, where the group stands. */

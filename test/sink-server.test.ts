@@ -1,0 +1,119 @@
+// Sinks from outside: a whole Millrace with a file, Kafka clients, HTTP.
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import kafkajs from 'kafkajs';
+import { createDatabase, type TestDatabase } from './database.ts';
+import { Millrace } from './millrace.ts';
+import { eventually } from './open-log.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'millrace-sinks-'));
+const file = join(directory, 'millrace.yaml');
+let database: TestDatabase;
+let millrace: Millrace;
+
+async function start(yaml: string): Promise<Millrace> {
+  writeFileSync(file, yaml);
+  millrace = new Millrace([`--config=${file}`, `--database-url=${database.url}`, '--kafka=127.0.0.1:0']);
+  return millrace;
+}
+
+before(async () => {
+  database = await createDatabase();
+});
+after(async () => {
+  await millrace?.stop('SIGKILL');
+  await database.drop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+interface Status {
+  state: string;
+  lag: number;
+  group: string;
+}
+
+async function status(): Promise<Status> {
+  const [first] = (await (await fetch(`${millrace.http}/api/sinks`)).json()) as Status[];
+  return first!;
+}
+
+const post = (path: string, headers: Record<string, string> = {}) =>
+  fetch(`${millrace.http}/api/sinks/${path}`, { method: 'POST', headers });
+
+test('a definition that cannot be understood ends the start, with file, key and what was expected', async () => {
+  for (const [yaml, expected] of [
+    [
+      'sinks: {orders: {topics: [a], mode: merge}}',
+      /sinks\.orders\.mode in .*millrace\.yaml: .*"insert"\|"upsert"\|"update"/,
+    ],
+    ['sinks: {orders: {topic: a}}', /sinks\.orders\.topics in .*millrace\.yaml: /],
+    ['sinks: {Orders: {topics: [a]}}', /sinks\.Orders in .*: expected small letters/],
+    [
+      'sinks: {orders: {topics: [a], columns: {id: somewhere}}}',
+      /sinks\.orders\.columns\.id in .*: expected key, key\.FIELD/,
+    ],
+    ['sinks: {orders: {topics: [a], mode: upsert, key: none}}', /sinks\.orders\.key in .*needs a key/],
+    [
+      'sinks: {a: {topics: [a], group: g}, b: {topics: [b], group: g}}',
+      /sinks\.b\.group in .*: sink a has group g too/,
+    ],
+    ['sinks: [a]', /sinks in .*millrace\.yaml does not hold sinks by their names/],
+    ['sinks: {a: {topics: [a], database: "postgres://me:hush@db/x"}}', /sinks\.a\.database in .* holds a password/],
+  ] as const) {
+    await start(yaml);
+    const { code } = await millrace.exited;
+    assert.equal(code, 2, `${yaml}: ${millrace.stderr}`);
+    assert.match(millrace.stderr, expected);
+  }
+});
+
+test('records of Kafka clients are rows; the group, its reset and the sink’s state are seen and changed from outside', async () => {
+  await database.pool.query('CREATE TABLE orders (id int PRIMARY KEY, item text)');
+  await (await start('sinks: {orders: {topics: [orders], lingerMs: 0}}')).ready();
+  const broker = /Kafka +(127\.0\.0\.1:\d+)/.exec(millrace.stdout)![1]!;
+  const kafka = new kafkajs.Kafka({ brokers: [broker], logLevel: kafkajs.logLevel.NOTHING });
+  const producer = kafka.producer({ createPartitioner: kafkajs.Partitioners.DefaultPartitioner });
+  await producer.connect();
+  const send = (id: number, item: string) =>
+    producer.send({ topic: 'orders', messages: [{ key: `{"id":${id}}`, value: JSON.stringify({ item }) }] });
+  assert.equal((await status()).state, 'waiting');
+  const rows = async () => (await database.pool.query('SELECT * FROM orders ORDER BY id')).rows;
+  await send(1, 'tea');
+  await eventually(async () => (await rows()).length === 1);
+
+  const admin = kafka.admin();
+  await admin.connect();
+  const { groups } = await admin.describeGroups(['sink-orders']);
+  assert.equal(groups[0]!.state, 'Empty');
+  const [offsets] = await admin.fetchOffsets({ groupId: 'sink-orders', topics: ['orders'] });
+  assert.equal(offsets!.partitions[0]!.offset, '1');
+
+  assert.equal((await post('orders/pause')).status, 204);
+  await send(2, 'milk');
+  assert.equal((await status()).state, 'paused');
+  await millrace.stop();
+  await (await start('sinks: {orders: {topics: [orders], lingerMs: 0}}')).ready();
+  assert.equal((await status()).state, 'paused');
+  assert.equal((await rows()).length, 1);
+  assert.equal((await post('orders/resume')).status, 204);
+  await eventually(async () => (await rows()).length === 2);
+
+  // From the beginning again, into a table that has been emptied.
+  await database.pool.query('TRUNCATE orders');
+  assert.equal((await post('orders/reset?to=earliest')).status, 204);
+  await eventually(async () => (await rows()).length === 2);
+  assert.equal((await post('orders/restart')).status, 204);
+
+  assert.equal((await post('orders/reset')).status, 400);
+  assert.equal((await post('nowhere/pause')).status, 404);
+  assert.equal((await post('orders/explode')).status, 404);
+  assert.equal((await post('orders/pause', { origin: 'http://elsewhere' })).status, 403);
+  const metrics = await (await fetch(`${millrace.http}/metrics`)).text();
+  assert.match(metrics, /millrace_sink_rows_total\{sink="orders"\} [1-9]/);
+  await producer.disconnect();
+  await admin.disconnect();
+  assert.deepEqual(await millrace.stop(), { code: 0, signal: null });
+});

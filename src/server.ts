@@ -187,7 +187,8 @@ export class Server {
         logger,
       },
       definitions: settings.sinks,
-      where: settings.configFile,
+      file: settings.file ?? undefined,
+      references: { env: process.env, cwd: process.cwd() },
     });
     this.#lifecycle.add(sinks);
     observeSinks(this.registry, () => sinks.status());

@@ -78,7 +78,7 @@ export async function openSinkRig(options: Partial<LogOptions> = {}): Promise<Si
           logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
         },
         {
-          definition: readDefinition(name, { lingerMs: 0, ...definition }, 'a test'),
+          definition: readDefinition(name, { lingerMs: 0, ...definition }),
           sinkId: rows[0]!.id,
           onState: state => {
             states.push(state);

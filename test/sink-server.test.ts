@@ -43,22 +43,39 @@ async function status(): Promise<Status> {
 const post = (path: string, headers: Record<string, string> = {}) =>
   fetch(`${millrace.http}/api/sinks/${path}`, { method: 'POST', headers });
 
+const make = (name: string, definition: object) =>
+  fetch(`${millrace.http}/api/sinks`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ name, definition }),
+  });
+
 test('a definition that cannot be understood ends the start, with file, key and what was expected', async () => {
   for (const [yaml, expected] of [
     [
       'sinks: {orders: {topics: [a], mode: merge}}',
-      /sinks\.orders\.mode in .*millrace\.yaml: .*"insert"\|"upsert"\|"update"/,
+      /sinks\.orders\.mode in .*millrace\.yaml is "merge"; give insert, upsert or update/,
     ],
-    ['sinks: {orders: {topic: a}}', /sinks\.orders\.topics in .*millrace\.yaml: /],
-    ['sinks: {Orders: {topics: [a]}}', /sinks\.Orders in .*: expected small letters/],
+    ['sinks: {orders: {topic: a}}', /sinks\.orders\.topic in .*millrace\.yaml is not a setting; did you mean topics\?/],
     [
-      'sinks: {orders: {topics: [a], columns: {id: somewhere}}}',
-      /sinks\.orders\.columns\.id in .*: expected key, key\.FIELD/,
+      'sinks: {Orders: {topics: [a]}}',
+      /sinks\.Orders in .* has a name that a sink cannot have; give up to 61 small letters/,
     ],
-    ['sinks: {orders: {topics: [a], mode: upsert, key: none}}', /sinks\.orders\.key in .*needs a key/],
+    [
+      'sinks: {o: {topics: [a], columns: {id: somewhere}}}',
+      /sinks\.o\.columns\.id in .* is "somewhere"; give key, key\.FIELD/,
+    ],
+    [
+      'sinks: {o: {topics: [a], columns: {id: {from: key, as: x}}}}',
+      /sinks\.o\.columns\.id\.as in .* is "x"; give epoch_s/,
+    ],
+    [
+      'sinks: {orders: {topics: [a], mode: upsert, key: none}}',
+      /sinks\.orders\.key in .* is none; give record, .* needs a key/,
+    ],
     [
       'sinks: {a: {topics: [a], group: g}, b: {topics: [b], group: g}}',
-      /sinks\.b\.group in .*: sink a has group g too/,
+      /sinks a and b have the same group g; give each its own/,
     ],
     ['sinks: [a]', /sinks in .*millrace\.yaml does not hold sinks by their names/],
     ['sinks: {a: {topics: [a], database: "postgres://me:hush@db/x"}}', /sinks\.a\.database in .* holds a password/],
@@ -91,26 +108,52 @@ test('records of Kafka clients are rows; the group, its reset and the sink’s s
   const [offsets] = await admin.fetchOffsets({ groupId: 'sink-orders', topics: ['orders'] });
   assert.equal(offsets!.partitions[0]!.offset, '1');
 
-  assert.equal((await post('orders/pause')).status, 204);
+  assert.equal((await post('orders/pause')).status, 200);
   await send(2, 'milk');
   assert.equal((await status()).state, 'paused');
   await millrace.stop();
   await (await start('sinks: {orders: {topics: [orders], lingerMs: 0}}')).ready();
   assert.equal((await status()).state, 'paused');
   assert.equal((await rows()).length, 1);
-  assert.equal((await post('orders/resume')).status, 204);
+  assert.equal((await post('orders/resume')).status, 200);
   await eventually(async () => (await rows()).length === 2);
 
   // From the beginning again, into a table that has been emptied.
   await database.pool.query('TRUNCATE orders');
-  assert.equal((await post('orders/reset?to=earliest')).status, 204);
+  assert.equal((await post('orders/reset?to=earliest')).status, 200);
   await eventually(async () => (await rows()).length === 2);
-  assert.equal((await post('orders/restart')).status, 204);
+  assert.equal((await post('orders/restart')).status, 200);
 
   assert.equal((await post('orders/reset')).status, 400);
   assert.equal((await post('nowhere/pause')).status, 404);
   assert.equal((await post('orders/explode')).status, 404);
   assert.equal((await post('orders/pause', { origin: 'http://elsewhere' })).status, 403);
+
+  // One made over HTTP is there again after a restart, and gone once it is deleted.
+  await database.pool.query('CREATE TABLE copies (id int PRIMARY KEY, item text)');
+  assert.equal((await make('orders', { topics: ['orders'] })).status, 409);
+  assert.match(
+    await (await make('copies', { topics: ['orders'], tables: 'x' })).text(),
+    /sinks\.copies\.tables is not a setting/,
+  );
+  assert.equal((await make('copies', { topics: ['orders'], table: 'copies', lingerMs: 0 })).status, 201);
+  const copies = async () => (await database.pool.query('SELECT FROM copies')).rowCount;
+  await eventually(async () => (await copies()) === 2);
+  await millrace.stop();
+  await (await start('sinks: {orders: {topics: [orders], lingerMs: 0}}')).ready();
+  const again = /Kafka +(127\.0\.0\.1:\d+)/.exec(millrace.stdout)![1]!;
+  const later = new kafkajs.Kafka({ brokers: [again], logLevel: kafkajs.logLevel.NOTHING }).producer({
+    createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
+  });
+  await later.connect();
+  await later.send({ topic: 'orders', messages: [{ key: '{"id":3}', value: '{"item":"jam"}' }] });
+  await later.disconnect();
+  await eventually(async () => (await copies()) === 3 && (await rows()).length === 3);
+  const remove = (name: string) => fetch(`${millrace.http}/api/sinks/${name}`, { method: 'DELETE' });
+  assert.equal((await remove('orders')).status, 409);
+  assert.equal((await remove('copies')).status, 200);
+  const left = await database.pool.query('SELECT DISTINCT group_id AS id FROM kafka.consumer_offsets');
+  assert.deepEqual(left.rows, [{ id: 'sink-orders' }]);
   const metrics = await (await fetch(`${millrace.http}/metrics`)).text();
   assert.match(metrics, /millrace_sink_rows_total\{sink="orders"\} [1-9]/);
   await producer.disconnect();

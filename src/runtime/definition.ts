@@ -23,7 +23,7 @@ export function keyIn({ path, file }: DefinitionPlace, ...more: readonly Propert
 export function parseDefinition<T extends z.ZodType>(schema: T, value: unknown, place: DefinitionPlace): z.output<T> {
   const read = schema.safeParse(value);
   if (read.success) return read.data;
-  const { issues } = read.error;
+  const issues = read.error.issues.map(closest);
   // A mistyped key is often also a missing one.
   const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0]!;
   const where = keyIn(place, ...issue.path);
@@ -41,6 +41,14 @@ export function parseDefinition<T extends z.ZodType>(schema: T, value: unknown, 
     `${where} ${given === undefined ? 'is missing' : `is ${shown(issue.path, given)}`}`,
     `give ${expected(issue)}`,
   );
+}
+
+/** Of several forms that a value may have, the one that it has by its kind: what is wrong in there says more. */
+function closest(issue: Issue): Issue {
+  if (issue.code !== 'invalid_union') return issue;
+  const fitting = issue.errors.find(([first]) => first !== undefined && first.code !== 'invalid_type');
+  const inner = fitting?.[0];
+  return inner === undefined ? issue : closest({ ...inner, path: [...issue.path, ...inner.path] });
 }
 
 const kinds: Readonly<Record<string, string>> = {
@@ -75,7 +83,7 @@ function expected(issue: Issue): string {
 
 /** What may hold a secret is not shown. */
 function shown(path: readonly PropertyKey[], value: unknown): string {
-  if (path.some(key => /source|url|password|secret|username/i.test(String(key)))) return 'not that';
+  if (path.some(key => /source|database|url|password|secret|username/i.test(String(key)))) return 'not that';
   if (value !== null && typeof value === 'object') return Array.isArray(value) ? 'a list' : 'a nested value';
   const text = JSON.stringify(value);
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;

@@ -1,6 +1,8 @@
-// What a sink is told to do: a part of millrace.yaml, `sinks.<name>`. Read with zod, unknown keys refused.
+// What a sink is told to do: a part of millrace.yaml, `sinks.<name>`, or given over HTTP. Unknown keys are refused.
 import { z } from 'zod';
+import { type DefinitionPlace, keyIn, parseDefinition } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
+import { dereference, type ReferenceSources, refusePassword } from '../runtime/references.ts';
 
 const asTypes = ['epoch_s', 'epoch_ms', 'epoch_us', 'epoch_ns', 'base64', 'hex', 'utf8', 'json', 'text'] as const;
 
@@ -11,7 +13,7 @@ const origin = z
   .string()
   .regex(
     /^((key|value)(\..+)?|headers?\..+|topic|partition|offset|timestamp)$/,
-    'expected key, key.FIELD, value, value.FIELD.FIELD, header.NAME, topic, partition, offset or timestamp',
+    'key, key.FIELD, value, value.FIELD.FIELD, header.NAME, topic, partition, offset or timestamp',
   );
 
 const columnSchema = z.union([
@@ -62,9 +64,7 @@ const definitionSchema = z
   })
   .readonly();
 
-const nameSchema = z
-  .string()
-  .regex(/^[a-z][a-z0-9_-]{0,60}$/, 'expected small letters, digits, hyphens and underscores, a letter first');
+const namePattern = /^[a-z][a-z0-9_-]{0,60}$/;
 
 type Read = z.infer<typeof definitionSchema>;
 
@@ -75,46 +75,55 @@ export interface SinkDefinition extends Omit<Read, 'delete' | 'deadLetterTopic' 
   readonly group: string;
 }
 
-/** Throws an OperationalError that names what is wrong and what was expected. `where`: the file, or whatever it is from. */
-export function readDefinition(name: string, value: unknown, where: string): SinkDefinition {
-  const named = nameSchema.safeParse(name);
-  if (!named.success) refuse(['sinks', name], where, named.error.issues[0]!.message);
-  const read = definitionSchema.safeParse(value);
-  if (!read.success) {
-    const issue = read.error.issues[0]!;
-    refuse(['sinks', name, ...issue.path], where, expectation(issue));
+export interface DefinitionGiven {
+  /** That the definition is in; undefined over HTTP. */
+  readonly file?: string | undefined;
+  /** Where references are looked up; then passwords are refused. */
+  readonly references?: ReferenceSources;
+}
+
+/** Throws an OperationalError that names what is wrong and what was expected. */
+export function readDefinition(name: string, value: unknown, given: DefinitionGiven = {}): SinkDefinition {
+  const place: DefinitionPlace = { path: ['sinks', name], file: given.file };
+  const refuse = (message: string, hint: string): never => {
+    throw new OperationalError(message, { code: 'BAD_SETTING', hint });
+  };
+  if (!namePattern.test(name)) {
+    refuse(
+      `${keyIn(place)} has a name that a sink cannot have`,
+      'give up to 61 small letters, digits, hyphens and underscores, a letter first',
+    );
   }
-  const definition = read.data;
-  const at = (key: string): string[] => ['sinks', name, key];
-  if (definition.key === 'none' && definition.mode !== 'insert') {
-    refuse(at('key'), where, `mode ${definition.mode} needs a key; expected record, value, headers or coordinates`);
+  const definition = parseDefinition(definitionSchema, value, place);
+  const { mode, key, format } = definition;
+  if (key === 'none' && mode !== 'insert') {
+    refuse(`${keyIn(place, 'key')} is none`, `give record, value, headers or coordinates: mode ${mode} needs a key`);
   }
-  if (definition.delete === true && (definition.mode === 'insert' || definition.key !== 'record')) {
-    refuse(at('delete'), where, 'a tombstone has a record key only: expected mode upsert or update, and key record');
+  if (definition.delete === true && (mode === 'insert' || key !== 'record')) {
+    refuse(
+      `${keyIn(place, 'delete')} is true`,
+      'give mode upsert or update and key record: a tombstone has only a key',
+    );
   }
-  const envelope = definition.format === 'debezium' || definition.format === 'plain';
+  const envelope = format === 'debezium' || format === 'plain';
   return Object.freeze({
     ...definition,
     name,
-    delete: definition.delete ?? (envelope && definition.mode !== 'insert' && definition.key === 'record'),
+    database: readDatabase(definition.database, keyIn(place, 'database'), given.references),
+    delete: definition.delete ?? (envelope && mode !== 'insert' && key === 'record'),
     deadLetterTopic: definition.deadLetterTopic ?? `${definition.topics[0]!.replaceAll('*', '')}.dead-letter`,
     group: definition.group ?? `sink-${name}`,
   });
 }
 
-function expectation(issue: z.core.$ZodIssue): string {
-  if (issue.code === 'invalid_union') {
-    const inner = issue.errors.flat()[0];
-    if (inner) return inner.message;
-  }
-  return issue.message;
-}
-
-function refuse(path: readonly PropertyKey[], where: string, expected: string): never {
-  throw new OperationalError(`${path.map(String).join('.')} in ${where}: ${expected}`, {
-    code: 'BAD_SETTING',
-    hint: 'docs/sink.md lists the settings of a sink',
-  });
+function readDatabase(
+  written: string | undefined,
+  where: string,
+  references: ReferenceSources | undefined,
+): string | undefined {
+  if (written === undefined || references === undefined) return written;
+  refusePassword(written, 'database', where);
+  return dereference(written, where, references);
 }
 
 /** What the stars of the first pattern that fits stand for; undefined where none fits. */

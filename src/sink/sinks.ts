@@ -1,20 +1,48 @@
-// All sinks of this Millrace. They run while this broker leads; a part of the server that starts after the log and stops
-// before it.
+// All sinks of this Millrace: those of millrace.yaml and those made over HTTP (kafka.pipelines). They run while this broker
+// leads; a part of the server that starts after the log and stops before it. What is done to one sink is done in turn.
 import { OperationalError } from '../runtime/errors.ts';
 import type { Part } from '../runtime/lifecycle.ts';
+import type { ReferenceSources } from '../runtime/references.ts';
+import { PipelineError, Pipelines } from '../storage/pipelines.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { readDefinition, type SinkDefinition } from './definition.ts';
-import { Sink, type SinkContext, type SinkStatus } from './sink.ts';
+import { noCounters, Sink, type SinkContext, type SinkStatus } from './sink.ts';
 
 export interface SinksOptions {
   readonly context: SinkContext;
   /** By name, as millrace.yaml has them. */
   readonly definitions: Readonly<Record<string, unknown>>;
-  /** Where they are written, for messages. */
-  readonly where: string;
+  /** The millrace.yaml they are in. */
+  readonly file: string | undefined;
+  readonly references: ReferenceSources;
 }
 
-/** Where a sink goes on after a reset; each partition's own end for latest. */
+type Origin = 'file' | 'http';
+
+interface Entry {
+  readonly name: string;
+  readonly origin: Origin;
+  readonly written: unknown;
+  definition: SinkDefinition | undefined;
+  /** In kafka.sinks. */
+  sinkId: number;
+  /** The last there was. */
+  sink: Sink | undefined;
+  paused: boolean;
+  /** Why there is no definition. */
+  broken: OperationalError | undefined;
+}
+
+export interface ListedSink extends SinkStatus {
+  readonly origin: Origin;
+}
+
+export interface DescribedSink extends ListedSink {
+  /** As it was written: secrets are references. */
+  readonly definition: unknown;
+}
+
+/** Where a sink goes on after a reset. */
 export type ResetTo = 'earliest' | 'latest';
 
 /** Committed offsets of groups without members expire; a sink that is idle or paused keeps its own. */
@@ -23,71 +51,221 @@ const keepEveryMs = 3_600_000;
 export class Sinks implements Part {
   readonly name = 'sinks';
   readonly #options: SinksOptions;
-  readonly #definitions: ReadonlyMap<string, SinkDefinition>;
-  readonly #ids = new Map<string, number>();
-  readonly #sinks = new Map<string, Sink>();
-  readonly #paused = new Set<string>();
+  readonly #entries = new Map<string, Entry>();
+  readonly #pipelines: Pipelines;
   readonly #lane: WriteLane;
+  /** The last thing asked of each sink. */
+  readonly #turns = new Map<string, Promise<unknown>>();
   #keeping: NodeJS.Timeout | undefined;
-  /** Changes of one sink come one after another. */
-  #last: Promise<unknown> = Promise.resolve();
   #stopped = false;
 
-  /** Throws an OperationalError for a definition that cannot be understood. */
+  /** Throws an OperationalError for a definition of the file that cannot be understood. */
   constructor(options: SinksOptions) {
     this.#options = options;
-    const { context, definitions, where } = options;
+    const { context, definitions } = options;
+    this.#pipelines = new Pipelines('sink', context.pool, context.term);
     this.#lane = new WriteLane(context.pool, context.term);
-    this.#definitions = new Map(
-      Object.entries(definitions).map(([name, value]) => [name, readDefinition(name, value, where)]),
-    );
-    const groups = new Map<string, string>();
-    for (const { name, group } of this.#definitions.values()) {
-      const other = groups.get(group);
-      if (other !== undefined) {
-        throw new OperationalError(`sinks.${name}.group in ${where}: sink ${other} has group ${group} too`, {
-          code: 'BAD_SETTING',
-          hint: 'each sink needs a group of its own',
-        });
-      }
-      groups.set(group, name);
+    for (const [name, written] of Object.entries(definitions)) {
+      const definition = this.#read(name, written, options.file);
+      const clash = this.#clash(definition);
+      if (clash) throw clash;
+      this.#add(name, 'file', written, definition);
     }
   }
 
   /** Begins them; that each reaches its table is not waited for. */
   async start(): Promise<void> {
-    if (this.#definitions.size === 0) return;
-    const { rows } = await this.#lane.transaction(client =>
-      client.query<{ name: string; id: number; paused: boolean }>(
-        `INSERT INTO kafka.sinks AS s (name) SELECT unnest($1::text[])
-         ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING name, sink_id AS id, paused`,
-        [[...this.#definitions.keys()]],
-      ),
-    );
-    for (const { name, id, paused } of rows) {
-      this.#ids.set(name, id);
-      if (paused) this.#paused.add(name);
-      else this.#begin(name);
+    const { logger } = this.#options.context;
+    for (const { name, definition: written } of await this.#pipelines.list()) {
+      if (this.#entries.has(name)) {
+        logger.warn({ sink: name }, 'the sink of the file hides one of the same name that was made over HTTP');
+      } else {
+        this.#define(this.#add(name, 'http', written, undefined));
+      }
+    }
+    for (const entry of this.#entries.values()) {
+      await this.#register(entry);
+      if (!entry.paused) await this.#begin(entry);
     }
     await this.#keep();
     this.#keeping = setInterval(() => void this.#keep(), keepEveryMs);
     this.#keeping.unref();
   }
 
-  #begin(name: string): void {
-    if (this.#stopped) return;
-    const before = this.#sinks.get(name)?.counters;
-    const sink = new Sink(
-      this.#options.context,
-      { definition: this.#definitions.get(name)!, sinkId: this.#ids.get(name)! },
-      before,
+  status(): ListedSink[] {
+    return Array.from(this.#entries.values(), entry => this.#statusOf(entry));
+  }
+
+  describe(name: string): DescribedSink {
+    const entry = this.#known(name);
+    // What was not understood may have a password in it.
+    return { ...this.#statusOf(entry), definition: entry.broken ? undefined : entry.written };
+  }
+
+  async create(name: string, written: unknown): Promise<DescribedSink> {
+    return this.#inTurn(name, async () => {
+      if (this.#entries.has(name)) {
+        throw new PipelineError('exists', `there is a sink ${name} already`, 'delete it first, or choose another name');
+      }
+      const definition = refusing(() => this.#read(name, written, undefined));
+      const clash = this.#clash(definition);
+      if (clash) throw new PipelineError('exists', clash.message, clash.hint);
+      const entry = this.#add(name, 'http', written, definition);
+      try {
+        await this.#pipelines.add(name, written);
+      } catch (error) {
+        this.#entries.delete(name);
+        throw error;
+      }
+      await this.#register(entry);
+      await this.#begin(entry);
+      return this.describe(name);
+    });
+  }
+
+  /** Ends it for good, with the offsets of its group in the log; tables stay. */
+  async delete(name: string): Promise<Record<string, never>> {
+    return this.#inTurn(name, async () => {
+      const entry = this.#known(name);
+      if (entry.origin === 'file') {
+        const hint = 'take it out of there and restart Millrace';
+        throw new PipelineError('file', `sink ${name} is in ${this.#options.file}`, hint);
+      }
+      await entry.sink?.stop();
+      await this.#lane.transaction(async client => {
+        await client.query('DELETE FROM kafka.sinks WHERE name = $1', [name]);
+        await client.query('DELETE FROM kafka.consumer_offsets WHERE group_id = $1', [entry.definition?.group ?? '']);
+      });
+      await this.#pipelines.remove(name);
+      this.#entries.delete(name);
+      return {};
+    });
+  }
+
+  /** Stops a sink until it is resumed, over restarts of Millrace. */
+  async pause(name: string): Promise<DescribedSink> {
+    return this.#inTurn(name, async () => {
+      const entry = this.#known(name);
+      await this.#setPaused(entry, true);
+      await entry.sink?.stop();
+      return this.describe(name);
+    });
+  }
+
+  /** Begins a sink that was paused or has failed; one that runs goes on. */
+  async resume(name: string): Promise<DescribedSink> {
+    return this.#inTurn(name, async () => {
+      const entry = this.#known(name);
+      const wasPaused = entry.paused;
+      await this.#setPaused(entry, false);
+      const { state } = this.#statusOf(entry);
+      if (wasPaused || state === 'failed' || state === 'stopped') await this.#begin(entry);
+      return this.describe(name);
+    });
+  }
+
+  /** Stops it and begins it again, with its secrets looked up anew. */
+  async restart(name: string): Promise<DescribedSink> {
+    return this.#inTurn(name, async () => {
+      const entry = this.#known(name);
+      if (entry.paused) throw new PipelineError('state', `sink ${name} is paused`, 'resume it');
+      await this.#begin(entry);
+      return this.describe(name);
+    });
+  }
+
+  /** Moves the offsets of all its partitions. */
+  async reset(name: string, to: ResetTo): Promise<DescribedSink> {
+    return this.#inTurn(name, async () => {
+      const entry = this.#known(name);
+      const definition = this.#define(entry);
+      if (definition === undefined) throw new PipelineError('state', entry.broken!.message, entry.broken!.hint);
+      await entry.sink?.stop();
+      await this.#sinkOf(entry, definition).reset(to);
+      if (!entry.paused) await this.#begin(entry);
+      return this.describe(name);
+    });
+  }
+
+  async stop(hurry?: AbortSignal): Promise<void> {
+    this.#stopped = true;
+    clearInterval(this.#keeping);
+    await Promise.all(Array.from(this.#entries.values(), ({ sink }) => sink?.stop(hurry)));
+  }
+
+  #add(name: string, origin: Origin, written: unknown, definition: SinkDefinition | undefined): Entry {
+    const entry: Entry = {
+      name,
+      origin,
+      written,
+      definition,
+      sinkId: -1,
+      sink: undefined,
+      paused: false,
+      broken: undefined,
+    };
+    this.#entries.set(name, entry);
+    return entry;
+  }
+
+  #read(name: string, written: unknown, file: string | undefined): SinkDefinition {
+    return readDefinition(name, written, { file, references: this.#options.references });
+  }
+
+  /** Two sinks of one group would move each other's offsets. */
+  #clash({ name, group }: SinkDefinition): OperationalError | undefined {
+    for (const other of this.#entries.values()) {
+      if (other.name === name || other.definition?.group !== group) continue;
+      return new OperationalError(`sinks ${other.name} and ${name} have the same group ${group}`, {
+        code: 'BAD_SETTING',
+        hint: 'give each its own',
+      });
+    }
+    return undefined;
+  }
+
+  /** Secrets may have changed since, and a definition in the database may be another version's. */
+  #define(entry: Entry): SinkDefinition | undefined {
+    const { context, file } = this.#options;
+    entry.broken = undefined;
+    try {
+      entry.definition = this.#read(entry.name, entry.written, entry.origin === 'file' ? file : undefined);
+      return entry.definition;
+    } catch (error) {
+      if (!(error instanceof OperationalError)) throw error;
+      entry.broken = error;
+      context.logger.error({ sink: entry.name, reason: error.message, hint: error.hint }, 'a sink has failed');
+      return undefined;
+    }
+  }
+
+  async #register(entry: Entry): Promise<void> {
+    const { rows } = await this.#lane.transaction(client =>
+      client.query<{ id: number; paused: boolean }>(
+        `INSERT INTO kafka.sinks AS s (name) VALUES ($1)
+         ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING sink_id AS id, paused`,
+        [entry.name],
+      ),
     );
-    this.#sinks.set(name, sink);
-    sink.start();
+    entry.sinkId = rows[0]!.id;
+    entry.paused = rows[0]!.paused;
+  }
+
+  /** What ran before has ended when the new one begins. */
+  async #begin(entry: Entry): Promise<void> {
+    await entry.sink?.stop();
+    const definition = this.#define(entry);
+    if (definition === undefined || this.#stopped) return;
+    entry.sink = this.#sinkOf(entry, definition);
+    entry.sink.start();
+  }
+
+  #sinkOf({ sinkId, sink }: Entry, definition: SinkDefinition): Sink {
+    return new Sink(this.#options.context, { definition, sinkId }, sink?.counters);
   }
 
   async #keep(): Promise<void> {
-    const groups = Array.from(this.#definitions.values(), ({ group }) => group);
+    const groups = Array.from(this.#entries.values(), ({ definition }) => definition?.group ?? '');
     await this.#lane
       .transaction(client =>
         client.query('UPDATE kafka.consumer_offsets SET committed_at = now() WHERE group_id = ANY ($1)', [groups]),
@@ -95,69 +273,49 @@ export class Sinks implements Part {
       .catch((error: Error) => this.#options.context.logger.warn({ err: error }, 'sinks’ offsets were not kept'));
   }
 
-  status(): SinkStatus[] {
-    return Array.from(this.#definitions.values(), definition => {
-      const sink = this.#sinks.get(definition.name);
-      const status = (sink ?? new Sink(this.#options.context, { definition, sinkId: -1 })).status();
-      return this.#paused.has(definition.name) ? { ...status, state: 'paused' } : status;
-    });
-  }
-
-  /** Stops a sink until it is resumed, over restarts too. False where there is none of the name. */
-  pause(name: string): Promise<boolean> {
-    return this.#change(name, async () => {
-      await this.#setPaused(name, true);
-      await this.#sinks.get(name)?.stop();
-    });
-  }
-
-  /** Begins a sink that was paused or has failed; one that runs goes on. */
-  resume(name: string): Promise<boolean> {
-    return this.#change(name, async () => {
-      await this.#setPaused(name, false);
-      const state = this.#sinks.get(name)?.status().state;
-      if (state !== undefined && state !== 'failed' && state !== 'stopped') return;
-      this.#begin(name);
-    });
-  }
-
-  restart(name: string): Promise<boolean> {
-    return this.#change(name, async () => {
-      await this.#sinks.get(name)?.stop();
-      if (!this.#paused.has(name)) this.#begin(name);
-    });
-  }
-
-  /** Moves the offsets of all its partitions. */
-  reset(name: string, to: ResetTo): Promise<boolean> {
-    return this.#change(name, async () => {
-      await this.#sinks.get(name)?.stop();
-      await this.#sinks.get(name)?.reset(to);
-      if (!this.#paused.has(name)) this.#begin(name);
-    });
-  }
-
-  async #setPaused(name: string, paused: boolean): Promise<void> {
+  async #setPaused(entry: Entry, paused: boolean): Promise<void> {
     await this.#lane.transaction(client =>
-      client.query('UPDATE kafka.sinks SET paused = $2 WHERE name = $1', [name, paused]),
+      client.query('UPDATE kafka.sinks SET paused = $2 WHERE name = $1', [entry.name, paused]),
     );
-    if (paused) this.#paused.add(name);
-    else this.#paused.delete(name);
+    entry.paused = paused;
   }
 
-  #change(name: string, work: () => Promise<void>): Promise<boolean> {
-    const turn = this.#last.then(async () => {
-      if (!this.#ids.has(name)) return false;
-      await work();
-      return true;
+  #known(name: string): Entry {
+    const entry = this.#entries.get(name);
+    if (entry === undefined) throw new PipelineError('unknown', `there is no sink ${name}`);
+    return entry;
+  }
+
+  #statusOf({ name, origin, sink, definition, paused, broken }: Entry): ListedSink {
+    const status = sink?.status() ?? { ...nothing, ...noCounters(), name, group: definition?.group ?? '' };
+    if (broken !== undefined) return { ...status, origin, state: 'failed', reason: broken.message, hint: broken.hint };
+    return { ...status, origin, ...(paused ? { state: 'paused', reason: undefined, hint: undefined } : {}) };
+  }
+
+  #inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#turns.get(name) ?? Promise.resolve();
+    const turn = before.then(() => {
+      if (this.#stopped) throw new PipelineError('state', 'Millrace is stopping');
+      return work();
     });
-    this.#last = turn.catch(() => {});
+    const settled = turn
+      .catch(() => {})
+      .finally(() => {
+        if (this.#turns.get(name) === settled) this.#turns.delete(name);
+      });
+    this.#turns.set(name, settled);
     return turn;
   }
+}
 
-  async stop(hurry?: AbortSignal): Promise<void> {
-    this.#stopped = true;
-    clearInterval(this.#keeping);
-    await Promise.all(Array.from(this.#sinks.values(), sink => sink.stop(hurry)));
+const nothing = { state: 'stopped', reason: undefined, hint: undefined, lag: 0n, partitions: [] } as const;
+
+/** A definition that cannot be understood refuses the request. */
+function refusing<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof OperationalError)) throw error;
+    throw new PipelineError('invalid', error.message, error.hint);
   }
 }

@@ -106,14 +106,18 @@ after(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-for (const format of ['plain', 'debezium'] as const) {
-  test(`a captured table and its twin are equal, in format ${format}`, async () => {
+for (const [format, schemas] of [
+  ['plain', false],
+  ['debezium', false],
+  ['debezium', true],
+] as const) {
+  test(`a captured table and its twin are equal, in format ${format}${schemas ? ' with schemas' : ''}`, async () => {
     const columns = (format === 'plain' ? [...types, ...onlyPlain] : types).map(([type, ...values], i) => ({
       name: `c${i}`,
       type,
       values,
     }));
-    const source = `all_${format}`;
+    const source = `all_${format}${schemas ? '_schemas' : ''}`;
     const body = columns.map(({ name, type }) => `${name} ${type}`).join(', ');
     const derived = 'twice int GENERATED ALWAYS AS (part * 2) STORED';
     for (const schema of ['public', 'twin']) {
@@ -122,7 +126,7 @@ for (const format of ['plain', 'debezium'] as const) {
       );
       await rig.query(`ALTER TABLE ${schema}.${source} REPLICA IDENTITY FULL`);
     }
-    const capture = startCapture(source, format);
+    const capture = startCapture(source, { format, schemas });
     const sink = await rig.start(source, {
       topics: [`${source}.public.*`],
       table: 'twin.{1}',
@@ -179,7 +183,7 @@ async function differences(source: string, columns: readonly { name: string; typ
   return found;
 }
 
-function startCapture(name: string, format: string): { stop(): Promise<void> } {
+function startCapture(name: string, settings: object): { stop(): Promise<void> } {
   const suffix = Math.random().toString(36).slice(2, 10);
   const slot = `${name}_${suffix}`;
   const defaults = serverDefaults(settingsWith({}));
@@ -196,7 +200,7 @@ function startCapture(name: string, format: string): { stop(): Promise<void> } {
       logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
     },
     {
-      definition: readDefinition(name, { tables: [`public.${name}`], format, slot, publication: slot }),
+      definition: readDefinition(name, { tables: [`public.${name}`], slot, publication: slot, ...settings }),
     },
   );
   capture.start();

@@ -118,6 +118,37 @@ test('a table without a key is read in one piece; what is never asked for is not
   assert.deepEqual([count('r'), count('d'), count('c')], [25_000, 10, 0]);
 });
 
+test('a transaction that wrote to a table before it was captured is waited for', { timeout: 60_000 }, async () => {
+  await rig.database.pool.query('CREATE TABLE items (id int PRIMARY KEY)');
+  await rig.start();
+  await rig.complete();
+  await rig.millrace.stop();
+  await rig.database.pool.query(`
+    CREATE TABLE keyed (id int PRIMARY KEY); INSERT INTO keyed VALUES (1);
+    CREATE TABLE loose (id int); ALTER TABLE loose REPLICA IDENTITY FULL; INSERT INTO loose VALUES (1)`);
+  const client = await rig.database.pool.connect();
+  await client.query('BEGIN');
+  await client.query('INSERT INTO keyed VALUES (2)');
+  await client.query('INSERT INTO loose VALUES (2)');
+  await rig.start();
+  const begun = (table: string) =>
+    rig.until(
+      () => rig.status(),
+      ({ snapshots }) => snapshots.some(one => one.table === table && one.state !== 'waiting'),
+      'begun',
+    );
+  await begun('public.keyed');
+  await begun('public.loose');
+  // Of a table without a key its changes wait for its reading.
+  await rig.database.pool.query('INSERT INTO keyed VALUES (3); INSERT INTO loose VALUES (3)');
+  await client.query('COMMIT');
+  client.release();
+  await rig.complete();
+  await rig.caughtUp();
+  await rig.assertFolds('keyed');
+  await rig.assertFolds('loose');
+});
+
 test('never: changes alone', { timeout: 60_000 }, async () => {
   await rig.database.pool.query('CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items VALUES (1)');
   await rig.start({ snapshot: 'never' });

@@ -219,6 +219,7 @@ export class CaptureSource {
 
 async function connect(url: string): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: url, application_name: 'millrace-bench' });
+  client.on('error', () => {}); // a query tells; when the run is interrupted, Millrace stops its server
   await client.connect();
   return client;
 }

@@ -44,6 +44,8 @@ export interface CaptureRig {
   start(name: string, definition: Readonly<Record<string, unknown>>): RunningCapture;
   /** Of a topic, by partition and offset. */
   records(topic: string): Promise<CapturedRecord[]>;
+  /** How many records a topic has, without reading them. */
+  size(topic: string): Promise<number>;
   /** Resolves with the records once `condition` holds for them. */
   until(topic: string, condition: (records: CapturedRecord[]) => boolean): Promise<CapturedRecord[]>;
   remove(): Promise<void>;
@@ -85,6 +87,14 @@ export async function openRig(): Promise<CaptureRig> {
     context,
     suffix,
     records,
+    async size(topic) {
+      const { rows } = await database.pool.query<{ size: number }>(
+        `SELECT coalesce(sum(next_offset), 0)::int AS size
+         FROM kafka.log_ends(ARRAY(SELECT topic_id FROM kafka.topics WHERE name = $1))`,
+        [topic],
+      );
+      return rows[0]!.size;
+    },
     start(name, definition) {
       const own = { slot: `${name}_${suffix}`, publication: `${name}_${suffix}`, snapshot: 'never' };
       const read = readDefinition(name, { ...own, ...definition });

@@ -195,7 +195,7 @@ export class Capture {
       if (Date.now() - began > 60_000) wait = backoff({ firstMs: 100, maxMs: 10_000 });
       // Whoever reads the slot may end at any moment, and nobody reads it then.
       const waited = codeOf(error) === slotInUse ? standby() : wait();
-      await Promise.race([waited, abortOf(this.#stopping.signal)]);
+      await unlessAborted(this.#stopping.signal, waited);
     }
   }
 
@@ -302,8 +302,7 @@ export class Capture {
       snapshots.start();
       slotTimer = setInterval(() => void this.#watch(source, fail), slotCheckMs);
       void this.#watch(source, fail);
-      const stopped = abortOf(this.#stopping.signal).then(() => new Error('stopping'));
-      const error = await Promise.race([ended, stopped]);
+      const error = (await unlessAborted(this.#stopping.signal, ended)) ?? new Error('stopping');
       const { counters } = stream;
       this.#totals.transactions += counters.transactions;
       this.#totals.changes += counters.changes;
@@ -477,6 +476,21 @@ function lasting(error: Error, definition: CaptureDefinition): CaptureError | un
   // Of a slot that is gone, the next look at it says more.
   if (codeOf(error) !== '42704' || !error.message.includes(definition.publication)) return undefined;
   return publicationGone(definition);
+}
+
+/** Undefined once it is aborted. Leaves no listener behind: a capture may try again for years. */
+async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T | undefined> {
+  if (signal.aborted) return undefined;
+  let onAbort: () => void = () => {};
+  const aborted = new Promise<undefined>(resolve => {
+    onAbort = () => resolve(undefined);
+    signal.addEventListener('abort', onAbort);
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
 }
 
 function abortOf(signal: AbortSignal): Promise<void> {

@@ -120,7 +120,7 @@ export class ChangeStream {
       messages: 'true',
     };
     if (protocol >= 2) options.streaming = 'on';
-    connection.start(
+    await connection.start(
       { slot, from, options, walSenderTimeoutMs },
       {
         onMessage: (bytes, start, end, walStart) => this.#message(bytes, start, end, walStart),
@@ -129,7 +129,7 @@ export class ChangeStream {
         onEnd: error => this.#fail(error),
       },
     );
-    this.#timer = setInterval(() => this.#progress(), progressEveryMs);
+    if (!this.#ended) this.#timer = setInterval(() => this.#progress(), progressEveryMs);
   }
 
   /** Appends what has come, confirms it, and lets the slot go. */

@@ -65,6 +65,7 @@ export class ReplicationConnection {
   #view: DataView = new DataView(new ArrayBuffer(0));
   #ended = false;
   #error: PostgresError | undefined;
+  #started: { resolve(): void; reject(error: Error): void } | undefined;
 
   private constructor(login: LoggedIn) {
     this.#login = login;
@@ -86,9 +87,15 @@ export class ReplicationConnection {
     return (await this.#login.client.query<T>(sql)).rows;
   }
 
-  /** Begins to stream. Refusals (the slot is in use, or gone) come through `onEnd` as PostgresError. */
-  start(options: StartOptions, handlers: ReplicationHandlers): void {
+  /**
+   * Begins to stream; resolves once the server does. Refusals (the slot is in use, or gone) reject it, as PostgresError,
+   * and come through `onEnd` too.
+   */
+  start(options: StartOptions, handlers: ReplicationHandlers): Promise<void> {
     this.#handlers = handlers;
+    const started = new Promise<void>((resolve, reject) => {
+      this.#started = { resolve, reject };
+    });
     const socket = this.#login.takeOver(chunk => this.#receive(chunk));
     this.#socket = socket;
     socket.on('error', error =>
@@ -108,6 +115,7 @@ export class ReplicationConnection {
     socket.write(query);
     const patience = options.walSenderTimeoutMs > 0 ? options.walSenderTimeoutMs / 3 : confirmEveryMs;
     this.#timer = setInterval(() => this.#sendStatus(), Math.min(confirmEveryMs, patience));
+    return started;
   }
 
   /** `lsn` is durable wherever it goes: the server may forget what is before it. Never goes back. */
@@ -137,6 +145,7 @@ export class ReplicationConnection {
   async end(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
+    this.#started?.reject(new ConnectionLostError('the replication connection was ended'));
     clearInterval(this.#timer);
     const socket = this.#socket;
     if (socket === undefined) {
@@ -154,6 +163,7 @@ export class ReplicationConnection {
 
   destroy(): void {
     this.#ended = true;
+    this.#started?.reject(new ConnectionLostError('the replication connection was ended'));
     clearInterval(this.#timer);
     if (this.#socket) this.#socket.destroy();
     else void this.#login.client.end().catch(() => {});
@@ -164,6 +174,7 @@ export class ReplicationConnection {
     this.#ended = true;
     clearInterval(this.#timer);
     this.#socket?.destroy();
+    this.#started?.reject(this.#error ?? error);
     this.#handlers?.onEnd(this.#error ?? error);
   }
 
@@ -281,6 +292,8 @@ export class ReplicationConnection {
       }
     } else if (type === 0x45) {
       this.#error ??= parseError(bytes.subarray(body, end));
+    } else if (type === 0x57) {
+      this.#started?.resolve(); // CopyBothResponse
     } else if (type === 0x63) {
       // CopyDone: the server is shutting down and has sent everything.
       this.#socket!.write(Buffer.from([0x63, 0, 0, 0, 4]));

@@ -2,8 +2,10 @@
 // What is there already is passed over. Batches are cut between changes only, so that a change is in its partition whole
 // or not at all.
 import { type Lsn, noLsn } from '../postgres/lsn.ts';
+import { errorOf } from '../protocol/errors.ts';
 import { headerBytes } from '../protocol/record-batch.ts';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
+import { TopicError } from '../storage/topics.ts';
 import { BatchBuilder, type Blob } from './batch-builder.ts';
 import type { Destination, Place, StoredPosition } from './destination.ts';
 import { partitionOf } from './partitioner.ts';
@@ -93,9 +95,16 @@ export class Outlet {
     return this.#inFlight === 0 && this.#dirty.size === 0;
   }
 
-  /** The topic to write to, made if there is none. Rejects with TopicError. */
+  /** The topic to write to, made if there is none. Rejects with TopicError where there can be none, else with what may pass. */
   async target(name: string, partitionCount: number, config: Readonly<Record<string, string>> = {}): Promise<Target> {
-    return this.known(name) ?? this.#open(await this.#options.destination.open(name, partitionCount, config));
+    const known = this.known(name);
+    if (known) return known;
+    const { destination } = this.#options;
+    const place = await destination.open(name, partitionCount, config).catch((error: unknown) => {
+      if (!(error instanceof TopicError) || !errorOf(error.code).retriable) throw error;
+      throw new Error(`topic ${name} cannot be made: ${error.message}`, { cause: error });
+    });
+    return this.#open(place);
   }
 
   /** The topic to write to, if there is one. */

@@ -6,6 +6,9 @@ import { Broker } from './broker/broker.ts';
 import { readOverview } from './broker/overview.ts';
 import { Captures } from './capture/captures.ts';
 import { observeCaptures } from './capture/metrics.ts';
+import { Deliveries } from './deliver/deliveries.ts';
+import { observeDeliveries } from './deliver/metrics.ts';
+import { deliveryRoutes } from './deliver/routes.ts';
 import { HttpServer } from './http/server.ts';
 import type { Status } from './http/status.ts';
 import { setAutovacuum } from './postgres/autovacuum.ts';
@@ -51,6 +54,7 @@ export class Server {
   #broker: Broker | undefined;
   #captures: Captures | undefined;
   #sinks: Sinks | undefined;
+  #deliveries: Deliveries | undefined;
 
   constructor(settings: Settings, logger: Logger) {
     this.settings = settings;
@@ -67,6 +71,7 @@ export class Server {
       readStatus: () => this.#readStatus(),
       captures: () => this.#captures,
       sinks: () => this.#sinks,
+      more: app => deliveryRoutes(app, () => this.#deliveries),
     });
   }
 
@@ -104,7 +109,7 @@ export class Server {
 
   async #start(): Promise<void> {
     this.#warnOfPublicListeners();
-    for (const address of this.settings.kafka) await assertFree('Kafka', address);
+    if (this.settings.broker) for (const address of this.settings.kafka) await assertFree('Kafka', address);
     await assertFree('HTTP', this.settings.http);
 
     // PostgreSQL is the first to start and so the last to stop; HTTP listens before it is up.
@@ -124,19 +129,22 @@ export class Server {
     await setAutovacuum(pool, this.settings.autovacuumHotTables);
     this.#pool = pool;
 
-    const broker = new Broker({
-      settings: this.settings,
-      databaseUrl: url,
-      pool,
-      logger: this.logger,
-      registry: this.registry,
-      onDeposed: error => this.#fail(error),
-    });
-    this.#lifecycle.add(broker);
-    await broker.start();
-    this.#broker = broker;
-    await this.#startCaptures(broker, pool);
-    await this.#startSinks(broker, pool);
+    if (this.settings.broker) {
+      const broker = new Broker({
+        settings: this.settings,
+        databaseUrl: url,
+        pool,
+        logger: this.logger,
+        registry: this.registry,
+        onDeposed: error => this.#fail(error),
+      });
+      this.#lifecycle.add(broker);
+      await broker.start();
+      this.#broker = broker;
+      await this.#startCaptures(broker, pool);
+      await this.#startSinks(broker, pool);
+    }
+    await this.#startDeliveries(pool);
 
     this.#lifecycle.ready();
   }
@@ -194,6 +202,40 @@ export class Server {
     observeSinks(this.registry, () => sinks.status());
     await sinks.start();
     this.#sinks = sinks;
+  }
+
+  async #startDeliveries(pool: Pool): Promise<void> {
+    const { settings, logger } = this;
+    const { log, topics } = this.#broker ?? {};
+    if (log !== undefined && Object.keys(settings.inboxes).length === 0) return;
+    const deliveries = new Deliveries({
+      databaseUrl: this.database.url,
+      pool,
+      logger,
+      definitions: settings.inboxes,
+      file: settings.file ?? undefined,
+      access: {
+        jwtKey: settings.deliverJwtKey,
+        jwtIssuer: settings.deliverJwtIssuer,
+        jwtAudience: settings.deliverJwtAudience,
+        urlKey: settings.deliverUrlKey,
+        corsOrigins: settings.deliverCorsOrigins,
+        host: settings.http.host,
+      },
+      limits: {
+        connections: settings.deliverMaxConnections,
+        connectionsPerSubscriber: settings.deliverMaxConnectionsPerSubscriber,
+        requestsPerSecond: settings.deliverRequestsPerSecond,
+        bufferBytes: settings.deliverBufferBytes,
+        stallMs: settings.deliverStallMs,
+        heartbeatMs: settings.deliverHeartbeatMs,
+      },
+      ingest: log && topics && { log, topics, term: () => ({ brokerId: settings.nodeId, epoch: log.epoch }) },
+    });
+    this.#lifecycle.add(deliveries);
+    observeDeliveries(this.registry, () => deliveries.status());
+    await deliveries.start();
+    this.#deliveries = deliveries;
   }
 
   #chooseDatabase(): { prepare(): Promise<void>; start(): Promise<void> } {
@@ -254,7 +296,7 @@ export class Server {
 
   async #readiness(): Promise<string | undefined> {
     if (this.#lifecycle.state !== 'ready') return this.#lifecycle.state;
-    if (!this.#broker?.log?.leading) return 'the broker does not lead the log at the moment';
+    if (this.settings.broker && !this.#broker?.log?.leading) return 'the broker does not lead the log at the moment';
     const answer = this.#pool!.query('SELECT').then(
       () => undefined,
       (error: unknown) => `the database does not answer (${messageOf(error)})`,

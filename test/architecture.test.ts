@@ -19,6 +19,7 @@ const mayImport: Record<string, readonly string[]> = {
   broker: ['storage', 'postgres', 'runtime', 'protocol'],
   capture: ['storage', 'client', 'postgres', 'runtime', 'protocol'],
   sink: ['storage', 'postgres', 'runtime', 'protocol'],
+  deliver: ['storage', 'postgres', 'runtime', 'protocol'],
   http: ['storage', 'runtime'],
   cli: ['server.ts', 'runtime'],
 };

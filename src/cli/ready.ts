@@ -5,6 +5,7 @@ import { version } from '../runtime/version.ts';
 import type { Database, Server } from '../server.ts';
 
 export function renderReady(server: Server): string {
+  if (!server.settings.broker) return renderDelivery(server);
   const kafka = formatAddress(reachable(server.kafka[0]!));
   const http = formatAddress(reachable(server.http));
   return `
@@ -19,6 +20,20 @@ Millrace ${version} is ready.
   consume   kcat -b ${kafka} -C -t greetings -o beginning
             kafka-console-consumer.sh --bootstrap-server ${kafka} --topic greetings --from-beginning
 ${renderDatabase(server.database)}            SELECT topic, partition_offset, convert_from(value, 'UTF8') FROM kafka.messages LIMIT 10;
+
+Ctrl-C stops it.
+
+`;
+}
+
+function renderDelivery(server: Server): string {
+  return `
+Millrace ${version} is ready, without a broker.
+
+  HTTP      http://${formatAddress(reachable(server.http))}/
+  Database  ${server.database.description}
+
+  events    curl -N 'http://${formatAddress(reachable(server.http))}/v1/stream?inbox=NAME&subscriber=NAME'
 
 Ctrl-C stops it.
 

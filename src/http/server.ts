@@ -21,6 +21,8 @@ export interface HttpOptions {
   readonly readStatus: () => Promise<Status | undefined>;
   readonly captures?: () => CaptureControl | undefined;
   readonly sinks?: () => SinkControl | undefined;
+  /** Routes of features that bring their own. */
+  readonly more?: (app: FastifyInstance) => void;
 }
 
 export class HttpServer implements Part {
@@ -41,7 +43,7 @@ export class HttpServer implements Part {
   }
 
   async start(): Promise<void> {
-    const { address, readiness, readStatus, registry, profiling, captures, sinks } = this.#options;
+    const { address, readiness, readStatus, registry, profiling, captures, sinks, more } = this.#options;
     // Loaded here, while PostgreSQL starts: fastify takes a fifth of all of Millrace's start.
     const { fastify } = await import('fastify');
     if (this.#stopped) return;
@@ -52,6 +54,7 @@ export class HttpServer implements Part {
     statusPageRoutes(app, readStatus);
     if (captures) captureRoutes(app, captures);
     if (sinks) sinkRoutes(app, sinks);
+    more?.(app);
     if (profiling) debugRoutes(app);
     this.#app = app;
     try {

@@ -33,7 +33,7 @@ const foreignVariable = /^MILLRACE_(TEST_|SERVICE_|PORT(_|$))/;
 /** The defaults with some of them replaced. */
 export function settingsWith(values: Partial<Settings>): Settings {
   const defaults = Object.fromEntries(settingNames.map(name => [name, settingOf(name).default]));
-  return Object.freeze({ captures: {}, sinks: {}, file: null, ...defaults, ...values }) as Settings;
+  return Object.freeze({ captures: {}, sinks: {}, inboxes: {}, file: null, ...defaults, ...values }) as Settings;
 }
 
 export async function readSettings(sources: Sources): Promise<Settings> {
@@ -45,8 +45,8 @@ export async function readSettings(sources: Sources): Promise<Settings> {
     const written = flags.settings.get(name) ?? variables.get(name) ?? file.settings.get(name);
     values[name] = written === undefined ? settingOf(name).default : parse(name, written, sources);
   }
-  const { path, captures, sinks } = file;
-  const settings = settingsWith({ ...(values as Partial<Settings>), captures, sinks, file: path });
+  const { path, captures, sinks, inboxes } = file;
+  const settings = settingsWith({ ...(values as Partial<Settings>), captures, sinks, inboxes, file: path });
   return Object.freeze({ ...settings, dataDir: resolve(sources.cwd, settings.dataDir) });
 }
 
@@ -104,6 +104,7 @@ interface FileSettings {
   readonly settings: WrittenSettings;
   readonly captures: Definitions;
   readonly sinks: Definitions;
+  readonly inboxes: Definitions;
 }
 
 /** Pipelines by their names. */
@@ -113,13 +114,19 @@ type Definitions = Readonly<Record<string, unknown>>;
 const nestedKeys: ReadonlyMap<string, string> = new Map([
   ['capture', 'captures'],
   ['sinks', 'sinks'],
+  ['deliver', 'inboxes'],
 ]);
-const documents: Readonly<Record<string, string>> = { capture: 'docs/capture.md', sinks: 'docs/sink.md' };
+const documents: Readonly<Record<string, string>> = {
+  capture: 'docs/capture.md',
+  sinks: 'docs/sink.md',
+  deliver: 'docs/delivery.md',
+};
 
 async function readFile(sources: Sources, flag: string | undefined): Promise<FileSettings> {
   const given = flag ?? sources.env[configVariable];
   const path = resolve(sources.cwd, given ?? defaultConfigFile);
-  if (given === undefined && !existsSync(path)) return { path: null, settings: new Map(), captures: {}, sinks: {} };
+  const none = { captures: {}, sinks: {}, inboxes: {} };
+  if (given === undefined && !existsSync(path)) return { path: null, settings: new Map(), ...none };
   let source: string;
   try {
     source = readFileSync(path, 'utf8');
@@ -157,7 +164,13 @@ async function readFile(sources: Sources, flag: string | undefined): Promise<Fil
     settings.set(name, { text: yamlText(key, value, path), where: `${key} in ${path}` });
     if (settingOf(name).secret) refusePassword(settings.get(name)!.text, key, `${key} in ${path}`);
   }
-  return { path, settings, captures: nested.get('capture') ?? {}, sinks: nested.get('sinks') ?? {} };
+  return {
+    path,
+    settings,
+    captures: nested.get('capture') ?? {},
+    sinks: nested.get('sinks') ?? {},
+    inboxes: nested.get('deliver') ?? {},
+  };
 }
 
 /** By name, as they are written. What is in them is checked where it is understood. */

@@ -18,6 +18,18 @@ export interface Address {
 
 export const text: SettingType<string> = { name: 'text', parse: value => value, format: value => value };
 
+export const texts: SettingType<readonly string[]> = {
+  name: 'text, text …',
+  parse: value =>
+    Object.freeze(
+      value
+        .split(',')
+        .map(part => part.trim())
+        .filter(part => part !== ''),
+    ),
+  format: value => value.join(','),
+};
+
 export const path: SettingType<string> = {
   name: 'path',
   parse(value) {

@@ -15,6 +15,7 @@ import {
   path,
   type SettingType,
   text,
+  texts,
 } from './setting-types.ts';
 
 export interface Setting<T> {
@@ -313,6 +314,92 @@ export const settingsTable = define({
     defaultText: 'spool in data.dir with the embedded PostgreSQL, else in the system’s temporary directory',
     doc: 'Where capture keeps large transactions that have not been committed yet. Emptied at each start.',
   },
+  deliverJwtKey: {
+    key: 'deliver.jwt.key',
+    group: 'Delivery',
+    type: optional(text),
+    default: null,
+    secret: true,
+    doc: 'What tokens are verified with: a secret (HS256), a public key in PEM (RS256, ES256), or a JSON Web Key Set. Without it and deliver.url.key events are read from this machine only.',
+  },
+  deliverJwtIssuer: {
+    key: 'deliver.jwt.issuer',
+    group: 'Delivery',
+    type: optional(text),
+    default: null,
+    doc: 'The iss that tokens must have.',
+  },
+  deliverJwtAudience: {
+    key: 'deliver.jwt.audience',
+    group: 'Delivery',
+    type: optional(text),
+    default: null,
+    doc: 'The aud that tokens must have.',
+  },
+  deliverUrlKey: {
+    key: 'deliver.url.key',
+    group: 'Delivery',
+    type: optional(text),
+    default: null,
+    secret: true,
+    doc: 'What signed URLs are signed with, 32 bytes at least.',
+  },
+  deliverCorsOrigins: {
+    key: 'deliver.cors.origins',
+    group: 'Delivery',
+    type: texts,
+    default: [],
+    doc: 'Origins whose pages may read events, separated by commas; * for all.',
+  },
+  deliverMaxConnections: {
+    key: 'deliver.max.connections',
+    group: 'Delivery',
+    type: count({ min: 1 }),
+    default: 10_000,
+    doc: 'Event streams open at once; one more is answered 503 with Retry-After.',
+  },
+  deliverMaxConnectionsPerSubscriber: {
+    key: 'deliver.max.connections.per.subscriber',
+    group: 'Delivery',
+    type: count({ min: 1 }),
+    default: 10,
+    doc: 'Event streams of one subscriber open at once; one more is answered 429.',
+  },
+  deliverRequestsPerSecond: {
+    key: 'deliver.requests.per.second',
+    group: 'Delivery',
+    type: count({ min: 1 }),
+    default: 20,
+    doc: 'Requests of one subscriber, in bursts of five seconds’ worth; one more is answered 429.',
+  },
+  deliverBufferBytes: {
+    key: 'deliver.buffer.bytes',
+    group: 'Delivery',
+    type: bytes32({ min: 1024 }),
+    default: 256 * 1024,
+    doc: 'What may wait for one client. Past it the client is sent no more until it has taken that; then the rest is read from the inbox.',
+  },
+  deliverStallMs: {
+    key: 'deliver.stall.ms',
+    group: 'Delivery',
+    type: milliseconds({ min: 100 }),
+    default: 30_000,
+    doc: 'How long a client may take nothing of what was sent to it before it is disconnected.',
+  },
+  deliverHeartbeatMs: {
+    key: 'deliver.heartbeat.ms',
+    group: 'Delivery',
+    type: milliseconds({ min: 1000 }),
+    default: 15_000,
+    doc: 'How often an event stream carries a comment, so that a lost connection is noticed.',
+  },
+  broker: {
+    key: 'broker',
+    group: 'Running',
+    type: boolean,
+    default: true,
+    doc: 'false: serve events over HTTP only, beside a Millrace that leads the log of the same database.url.',
+  },
   nodeId: {
     key: 'node.id',
     group: 'Running',
@@ -358,6 +445,8 @@ export type Settings = { readonly [K in SettingName]: ValueOf<Table[K]> } & {
   readonly captures: Readonly<Record<string, unknown>>;
   /** The part `sinks`: src/sink/definition.ts. */
   readonly sinks: Readonly<Record<string, unknown>>;
+  /** The part `deliver`: an inbox's definition by its name, read in src/deliver/definition.ts. */
+  readonly inboxes: Readonly<Record<string, unknown>>;
   /** The millrace.yaml that was read, for messages. */
   readonly file: string | null;
 };

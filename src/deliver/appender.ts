@@ -1,0 +1,251 @@
+// What is written to an inbox, by the one process that leads the log: its parts and key tables in their turns, rows, and
+// the consumer group's offsets with them. A writer whose term is over is refused by the fence.
+//
+// The rows tell themselves how far each partition has been read. The group's offsets are written in the transaction of
+// rows too, but once a second at most, with the number of the row they tell of: a row that is updated by every transaction
+// would leave a dead version each time, and become slow to find while an old snapshot holds them.
+import type { Pool } from '../postgres/pool.ts';
+import type { Term } from '../storage/topics.ts';
+import { WriteLane } from '../storage/write-lane.ts';
+import type { InboxDefinition } from './definition.ts';
+import type { Entry } from './event.ts';
+import { Inbox } from './inbox.ts';
+
+/** A partition that the inbox reads. */
+export interface Place {
+  readonly topicId: number;
+  readonly partition: number;
+}
+
+export interface Move extends Place {
+  /** What the group's committed offset must be. */
+  readonly expected: bigint;
+  readonly next: bigint;
+}
+
+interface KeyTable {
+  readonly id: number;
+  readonly openedAt: Date;
+}
+
+interface OffsetRow {
+  topic_id: number;
+  partition_id: number;
+  committed_offset: bigint;
+  metadata: string;
+}
+
+/** An inbox has so many parts while it is filled all the time. */
+const partsOfRetention = 24;
+const minPartMs = 60_000;
+const maxPartMs = 86_400_000;
+const dropLockMs = 1000;
+
+export class Appender {
+  readonly inbox: Inbox;
+  readonly #pool: Pool;
+  readonly #definition: InboxDefinition;
+  readonly #term: () => Term;
+  readonly #lane: WriteLane;
+  #part = { id: -1, firstSeq: 1n, openedAt: new Date(0) };
+  #keys: readonly KeyTable[] = [];
+  #next = 1n;
+
+  private constructor(pool: Pool, definition: InboxDefinition, term: () => Term, lane: WriteLane, inbox: Inbox) {
+    this.#pool = pool;
+    this.#definition = definition;
+    this.#term = term;
+    this.#lane = lane;
+    this.inbox = inbox;
+  }
+
+  /** Makes the inbox where there is none of the name. */
+  static async open(pool: Pool, definition: InboxDefinition, term: () => Term): Promise<Appender> {
+    const lane = new WriteLane(pool, term);
+    const { name, acknowledge } = definition;
+    const { rows } = await lane.transaction(client =>
+      client.query<{ id: number }>(
+        `INSERT INTO kafka.inboxes AS i (name, acknowledge) VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET acknowledge = excluded.acknowledge RETURNING inbox_id AS id`,
+        [name, acknowledge],
+      ),
+    );
+    return new Appender(pool, definition, term, lane, new Inbox(pool, { id: rows[0]!.id, name, acknowledge }));
+  }
+
+  /** The number that the next row gets. */
+  get next(): bigint {
+    return this.#next;
+  }
+
+  /** Reads back where the inbox stands. What was being written when an answer was lost has happened, or never will. */
+  async load(): Promise<void> {
+    const { id } = this.inbox;
+    await this.#lane.transaction(async client => {
+      const { rows: parts } = await client.query<{ id: number; firstSeq: bigint; openedAt: Date }>(
+        `SELECT part_id AS id, first_seq AS "firstSeq", opened_at AS "openedAt" FROM kafka.inbox_parts
+         WHERE inbox_id = $1 ORDER BY first_seq DESC LIMIT 1`,
+        [id],
+      );
+      if (parts[0] === undefined) await client.query('SELECT kafka.inbox_open_part($1, 1)', [id]);
+      const { rows: keys } = await client.query<KeyTable>(
+        `SELECT keys_id AS id, opened_at AS "openedAt" FROM kafka.inbox_key_tables WHERE inbox_id = $1 ORDER BY keys_id DESC`,
+        [id],
+      );
+      if (keys[0] === undefined) await client.query('SELECT kafka.inbox_open_keys($1)', [id]);
+    });
+    await this.#readTables();
+    this.#next = (await this.inbox.end()) + 1n;
+  }
+
+  /** How far each partition has been read; of those that are new to the group, `begin` tells. */
+  async positions(begin: readonly (Place & { readonly offset: bigint })[]): Promise<Map<string, Move>> {
+    const { group } = this.#definition;
+    const stored = `SELECT topic_id, partition_id, committed_offset, convert_from(metadata, 'UTF8') AS metadata
+      FROM kafka.consumer_offsets WHERE group_id = $1`;
+    let since = 0n;
+    const rows = await this.#lane.transaction(async client => {
+      const known = await client.query<OffsetRow>(stored, [group]);
+      // The newest is true of all: those that had not moved were not written.
+      const told = known.rows.flatMap(row => toldOf(row) ?? []);
+      if (told.length === 0) since = this.#next - 1n;
+      for (const seq of told) if (seq > since) since = seq;
+      // Topics first, as everything that writes offsets locks them (src/storage/offsets.ts).
+      await client.query(
+        `WITH live AS MATERIALIZED (
+           SELECT topic_id FROM kafka.topics WHERE topic_id = ANY ($2::int[]) ORDER BY topic_id FOR KEY SHARE)
+         INSERT INTO kafka.consumer_offsets (group_id, topic_id, partition_id, committed_offset, metadata)
+         SELECT $1, topic_id, partition_id, next, convert_to('seq ' || $5::bigint, 'UTF8')
+         FROM unnest($2::int[], $3::int[], $4::bigint[]) AS given (topic_id, partition_id, next) JOIN live USING (topic_id)
+         ORDER BY topic_id, partition_id
+         ON CONFLICT DO NOTHING`,
+        [group, begin.map(p => p.topicId), begin.map(p => p.partition), begin.map(p => p.offset), since],
+      );
+      return (await client.query<OffsetRow>(stored, [group])).rows;
+    });
+    const read = await this.#readSince(since);
+    return new Map(
+      rows.map(row => {
+        const place = { topicId: row.topic_id, partition: row.partition_id };
+        const expected = row.committed_offset;
+        // Somebody else who moves the group's offsets leaves no number: then it goes on where they say.
+        const told = toldOf(row) === undefined ? undefined : read.get(placeKey(place));
+        return [placeKey(place), { ...place, expected, next: told !== undefined && told > expected ? told : expected }];
+      }),
+    );
+  }
+
+  async #readSince(seq: bigint): Promise<Map<string, bigint>> {
+    return this.inbox.read(async parts => {
+      const read = new Map<string, bigint>();
+      for (const { id } of Inbox.beyond(parts, seq)) {
+        const { rows } = await this.#pool.query<{ topic_id: number; partition_id: number; next: bigint }>(
+          `SELECT topic_id, partition_id, max(record_offset) + 1 AS next FROM kafka.inbox_part_${id}
+           WHERE seq > $1 GROUP BY topic_id, partition_id`,
+          [seq],
+        );
+        for (const row of rows) read.set(placeKey({ topicId: row.topic_id, partition: row.partition_id }), row.next);
+      }
+      return read;
+    });
+  }
+
+  /** In one transaction. Returns which of the entries are new, each with its number. Throws with KF002 (see the migration). */
+  async append(entries: readonly Entry[], moves: readonly Move[]): Promise<{ entry: Entry; seq: bigint }[]> {
+    const { brokerId, epoch } = this.#term();
+    const [newest, ...older] = this.#keys.map(({ id }) => id);
+    const first = this.#next;
+    const column = <K extends keyof Entry>(name: K) => entries.map(entry => entry[name]);
+    const { rows } = await this.#lane.run(client =>
+      client.query<{ fresh: number[] }>({
+        name: 'inbox-append',
+        text: `SELECT kafka.inbox_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+          $19, $20, $21, $22, $23, $24) AS fresh`,
+        values: [
+          ...[brokerId, epoch, this.inbox.id, this.#part.id, newest, older, first],
+          ...[column('key'), column('topicId'), column('partition'), column('offset'), column('time')],
+          ...[column('expires'), column('priority'), column('subscriber'), column('eventId'), column('type')],
+          ...[column('data'), column('dead'), this.#definition.group],
+          ...[moves.map(m => m.topicId), moves.map(m => m.partition), moves.map(m => m.expected)],
+          moves.map(m => m.next),
+        ],
+      }),
+    );
+    const fresh = rows[0]!.fresh;
+    this.#next = first + BigInt(fresh.length);
+    return fresh.map((place, i) => ({ entry: entries[place - 1]!, seq: first + BigInt(i) }));
+  }
+
+  /** Opens what is due, drops what is past. To be called between appends. */
+  async turn(now = new Date()): Promise<void> {
+    const { retention, window } = this.#definition;
+    const partMs = Math.min(Math.max(retention / partsOfRetention, minPartMs), maxPartMs);
+    const age = (since: Date): number => now.getTime() - since.getTime();
+    const partIsDue = age(this.#part.openedAt) >= partMs && this.#next > this.#part.firstSeq;
+    const keysAreDue = age(this.#keys[0]!.openedAt) >= window;
+    if (!partIsDue && !keysAreDue) return;
+    await this.#lane.transaction(async client => {
+      if (partIsDue) await client.query('SELECT kafka.inbox_open_part($1, $2)', [this.inbox.id, this.#next]);
+      if (keysAreDue) await client.query('SELECT kafka.inbox_open_keys($1)', [this.inbox.id]);
+    });
+    await this.#readTables();
+  }
+
+  /** What is in a table is as old as the next one at least. Each goes by itself, so that a reader of one delays no other. */
+  async dropPast(now = new Date()): Promise<number> {
+    const { retention, window } = this.#definition;
+    const before = (ms: number): Date => new Date(now.getTime() - ms);
+    const past = await this.#pool.query<{ id: number; tables: string; list: string; column: string }>(
+      `SELECT part_id AS id, format('kafka.inbox_part_%s, kafka.inbox_part_%s_receipts', part_id, part_id) AS tables,
+              'inbox_parts' AS list, 'part_id' AS column
+       FROM (SELECT part_id, lead(opened_at) OVER (ORDER BY first_seq) AS ended FROM kafka.inbox_parts WHERE inbox_id = $1) p
+       WHERE ended < $2
+       UNION ALL
+       SELECT keys_id, format('kafka.inbox_keys_%s', keys_id), 'inbox_key_tables', 'keys_id'
+       FROM (SELECT keys_id, lead(opened_at) OVER (ORDER BY keys_id) AS ended FROM kafka.inbox_key_tables WHERE inbox_id = $1) k
+       WHERE ended < $3`,
+      [this.inbox.id, before(retention), before(window)],
+    );
+    for (const { id, tables, list, column } of past.rows) {
+      await this.#lane.transaction(async client => {
+        await client.query(`SET LOCAL lock_timeout = ${dropLockMs}`);
+        await client.query(`DROP TABLE IF EXISTS ${tables}`);
+        await client.query(`DELETE FROM kafka.${list} WHERE ${column} = $1`, [id]);
+      });
+    }
+    if (past.rows.length > 0) await this.#readTables();
+    return past.rows.length;
+  }
+
+  /** Committed offsets of groups without members expire; an inbox that is idle keeps its own. */
+  async keepOffsets(): Promise<void> {
+    await this.#lane.transaction(client =>
+      client.query('UPDATE kafka.consumer_offsets SET committed_at = now() WHERE group_id = $1', [
+        this.#definition.group,
+      ]),
+    );
+  }
+
+  async #readTables(): Promise<void> {
+    const { rows: parts } = await this.#pool.query<{ id: number; firstSeq: bigint; openedAt: Date }>(
+      `SELECT part_id AS id, first_seq AS "firstSeq", opened_at AS "openedAt" FROM kafka.inbox_parts
+       WHERE inbox_id = $1 ORDER BY first_seq DESC LIMIT 1`,
+      [this.inbox.id],
+    );
+    const { rows: keys } = await this.#pool.query<KeyTable>(
+      `SELECT keys_id AS id, opened_at AS "openedAt" FROM kafka.inbox_key_tables WHERE inbox_id = $1 ORDER BY keys_id DESC`,
+      [this.inbox.id],
+    );
+    this.#part = parts[0]!;
+    this.#keys = keys;
+    this.inbox.expectPart();
+  }
+}
+
+export const placeKey = ({ topicId, partition }: Place): string => `${topicId}-${partition}`;
+
+/** The row of the inbox up to which an offset tells, where this writer wrote it. */
+function toldOf({ metadata }: OffsetRow): bigint | undefined {
+  const number = /^seq (\d+)$/.exec(metadata)?.[1];
+  return number === undefined ? undefined : BigInt(number);
+}

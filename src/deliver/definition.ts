@@ -1,0 +1,75 @@
+// What an inbox is told to do: a part of millrace.yaml, `deliver.<name>`. Read with zod, unknown keys refused.
+import { z } from 'zod';
+import { type DefinitionPlace, parseDefinition } from '../runtime/definition.ts';
+import { BadValue, milliseconds } from '../runtime/setting-types.ts';
+import { type Origin, parseOrigin } from './origin.ts';
+
+const originSchema = z.string().transform((text, context): Origin => {
+  const origin = parseOrigin(text);
+  if (origin !== undefined) return origin;
+  const message = 'key, value, header.NAME, topic, or a path into the JSON value such as $.user_id';
+  context.addIssue({ code: 'custom', message });
+  return z.NEVER;
+});
+
+const duration = (min: number) =>
+  z.coerce.string().transform((text, context) => {
+    try {
+      return milliseconds({ min }).parse(text);
+    } catch (error) {
+      if (!(error instanceof BadValue)) throw error;
+      context.addIssue({ code: 'custom', message: error.message });
+      return z.NEVER;
+    }
+  });
+
+const definitionSchema = z
+  .strictObject({
+    /** Names; * stands for any characters. */
+    topics: z.array(z.string().min(1)).min(1),
+    /** Whom a record is for. */
+    subscriber: originSchema.prefault('key'),
+    /** What a record is known by when it comes again; its topic, partition and offset where there is none. */
+    id: originSchema.optional(),
+    type: originSchema.optional(),
+    priority: originSchema.optional(),
+    /** When it is worth nothing any more. */
+    expires: originSchema.optional(),
+    data: originSchema.prefault('value'),
+    /** written: a subscriber is moved on by what has been written to its connection; client: by POST /v1/ack. */
+    acknowledge: z.enum(['written', 'client']).default('written'),
+    /** How long an event is kept, read or not, ms. */
+    retention: duration(60_000).prefault('7d'),
+    /** How long an id is remembered at least, ms. */
+    window: duration(1000).prefault('1d'),
+    start: z.enum(['earliest', 'latest']).default('earliest'),
+    group: z.string().min(1).max(249).optional(),
+  })
+  .readonly();
+
+const nameSchema = z
+  .string()
+  .regex(/^[a-z][a-z0-9_-]{0,60}$/, 'a name of small letters, digits, hyphens and underscores, a letter first');
+
+type Read = z.infer<typeof definitionSchema>;
+
+export interface InboxDefinition extends Omit<Read, 'group'> {
+  readonly name: string;
+  readonly group: string;
+}
+
+/** Throws an OperationalError that names the file, the key, and what was expected. */
+export function readDefinition(name: string, value: unknown, file: string | undefined): InboxDefinition {
+  const place: DefinitionPlace = { path: ['deliver', name], file };
+  parseDefinition(nameSchema, name, place);
+  const read = parseDefinition(definitionSchema, value, place);
+  return Object.freeze({ ...read, name, group: read.group ?? `deliver-${name}` });
+}
+
+/** Whether one of the patterns is the topic's; * stands for any characters. */
+export function matchesTopic(patterns: readonly string[], topic: string): boolean {
+  return patterns.some(pattern => {
+    const escaped = pattern.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&').replaceAll('*', '.*');
+    return new RegExp(`^${escaped}$`, 's').test(topic);
+  });
+}

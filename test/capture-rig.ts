@@ -48,6 +48,8 @@ export interface CaptureRig {
   size(topic: string): Promise<number>;
   /** Resolves with the records once `condition` holds for them. */
   until(topic: string, condition: (records: CapturedRecord[]) => boolean): Promise<CapturedRecord[]>;
+  /** Resolves once `condition` holds. */
+  holds(condition: () => boolean): Promise<void>;
   remove(): Promise<void>;
 }
 
@@ -140,6 +142,15 @@ export async function openRig(): Promise<CaptureRig> {
           await onSource('SELECT pg_drop_replication_slot($1)');
         },
       };
+    },
+    async holds(condition) {
+      for (const deadline = Date.now() + deadlineMs; !condition(); ) {
+        if (Date.now() > deadline) {
+          const states = running.map(capture => JSON.stringify(capture.status(), replaceBigint));
+          throw new Error(`never so; ${states.join('\n')}`);
+        }
+        await new Promise(resolve => setTimeout(resolve, 20));
+      }
     },
     async until(topic, condition) {
       for (const deadline = Date.now() + deadlineMs; ; ) {

@@ -11,16 +11,18 @@ export interface RemoteRecord {
 
 /** By partition and offset, up to the ends as they are when it begins. */
 export async function readRemote(bootstrap: string, topic: string): Promise<RemoteRecord[]> {
+  // A cluster that has just begun looks for its coordinators for a while.
+  const retry = { initialRetryTime: 50, maxRetryTime: 500, retries: 60 };
   const kafka = new kafkajs.Kafka({
     clientId: 'reader',
     brokers: [bootstrap],
     logLevel: kafkajs.logLevel.NOTHING,
-    retry: { initialRetryTime: 50, maxRetryTime: 500, retries: 60 },
+    retry,
   });
   const admin = kafka.admin();
   await admin.connect();
   const groupId = `reader-${Math.random().toString(36).slice(2)}`;
-  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 100 });
+  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 100, retry });
   try {
     const ends = new Map<number, bigint>();
     for (const { partition, offset } of await admin.fetchTopicOffsets(topic)) {
@@ -31,7 +33,9 @@ export async function readRemote(bootstrap: string, topic: string): Promise<Remo
     await consumer.connect();
     await consumer.subscribe({ topics: [topic], fromBeginning: true });
     await new Promise<void>((resolve, reject) => {
-      consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error));
+      consumer.on(consumer.events.CRASH, ({ payload: { error, restart } }) => {
+        if (!restart) reject(error);
+      });
       void consumer.run({
         eachBatch: async ({ batch }) => {
           for (const { offset, key, value, headers } of batch.messages) {

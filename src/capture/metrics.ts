@@ -56,6 +56,9 @@ export function observeCaptures(registry: Registry, read: () => readonly Capture
     s => s.estimatedRows,
   );
   gauge('millrace_capture_streaming', '1 while the capture streams', s => (s.state === 'streaming' ? 1 : 0));
+  gauge('millrace_capture_target_trouble', '1 while a remote target does not take records', ({ target }) =>
+    target === undefined ? undefined : Number(target.trouble !== undefined),
+  );
   gauge('millrace_capture_lag_seconds', 'Age of the newest commit seen while anything waits', s => s.lagMs / 1000);
   gauge(
     'millrace_capture_retained_wal_bytes',

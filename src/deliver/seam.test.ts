@@ -83,7 +83,11 @@ test('whatever comes first at the seam, every event is there once and in order',
         offer: () => {
           const events = inbox.slice(offered, offered + 2);
           offered += events.length;
-          if (events.length > 0) stream.offer(events, events.map(one => eventFrame(1, one)));
+          if (events.length > 0)
+            stream.offer(
+              events,
+              events.map(one => eventFrame(1, one)),
+            );
         },
         snapshot: () => {
           const [read] = reads;

@@ -7,6 +7,7 @@ import type { Topic } from '../storage/topics.ts';
 import { BadRecord, BadValue } from './bad-record.ts';
 import type { ChangeReader } from './change.ts';
 import { CopyRows } from './copy-rows.ts';
+import { Inexact } from './encoders.ts';
 import type { Mapping } from './mapping.ts';
 import { isDirect, type RunShape } from './statements.ts';
 
@@ -103,7 +104,7 @@ export class Batch {
     const mapping = source.inlet.mapping!;
     reader.read(record, mapping.exact);
     if (reader.operation === 'truncate') this.#truncate(source.inlet.topic, mapping);
-    else this.#encode(source, mapping, record);
+    else this.#encodeExactly(source, mapping, record);
     this.keep(source, record, expected);
   }
 
@@ -131,12 +132,23 @@ export class Batch {
     this.steps.push({ truncate: mapping });
   }
 
-  #encode(source: Source, mapping: Mapping, record: LogRecord): void {
+  #encodeExactly(source: Source, mapping: Mapping, record: LogRecord): void {
+    try {
+      this.#encode(source, mapping, record, mapping.exact);
+    } catch (error) {
+      if (!(error instanceof Inexact)) throw error;
+      source.inlet.reader.read(record, true);
+      this.#encode(source, mapping, record, true);
+    }
+  }
+
+  #encode(source: Source, mapping: Mapping, record: LogRecord, exact: boolean): void {
     const { reader } = source.inlet;
     mapping.assign(reader, record, source.partition);
     const deleted = reader.operation === 'delete';
     const run = this.#runFor(mapping, deleted);
     const { copy } = run;
+    copy.exact = exact;
     const { values, encoders, slots } = mapping;
     const { direct } = run;
     copy.beginRow(run.slots.length + (direct ? 0 : 2));

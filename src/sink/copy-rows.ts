@@ -12,6 +12,8 @@ export class CopyRows {
   bytes: Buffer;
   at = 0;
   rows = 0;
+  /** Values have been read with their numbers as they are written, where doubles do not hold them. */
+  exact = false;
   #message = 0;
   #row = 0;
   #payload: CopyPayload | undefined;

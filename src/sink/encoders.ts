@@ -234,8 +234,14 @@ const float4: Encoder = (out, value) => {
   out.at += 4;
 };
 
+/** A number may have had more digits than were read: the record is to be read again, exactly. */
+export class Inexact extends Error {
+  override name = 'Inexact';
+}
+
 const text: Encoder = (out, value) => {
   if (typeof value === 'string') out.text(value);
+  else if (typeof value === 'number' && !out.exact && !Number.isSafeInteger(value)) throw new Inexact();
   else out.text(typeof value === 'object' ? stringifyJson(value) : String(value));
 };
 

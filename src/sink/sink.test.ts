@@ -40,6 +40,24 @@ describe('writing', () => {
     await sink.stop();
   });
 
+  test('numbers in text columns are as they were written', async () => {
+    await rig.query('CREATE TABLE texts (id int PRIMARY KEY, t text, f float8)');
+    const topic = await rig.createTopic('texts');
+    await rig.send(topic, [
+      { key: { id: 1 }, value: '{"t": 12345678901234567890, "f": 0.1234567890123456}' },
+      { key: { id: 2 }, value: '{"t": 1e20, "f": 1}' },
+      { key: { id: 3 }, value: '{"t": 1.5, "f": null}' },
+    ]);
+    const sink = await rig.start('texts', { topics: ['texts'] });
+    await sink.caughtUp();
+    assert.deepEqual(await rig.query('SELECT t, f FROM texts ORDER BY id'), [
+      { t: '12345678901234567890', f: 0.1234567890123456 },
+      { t: '100000000000000000000', f: 1 },
+      { t: '1.5', f: null },
+    ]);
+    await sink.stop();
+  });
+
   test('tombstones delete, in order with writes of the same key', async () => {
     await rig.query('CREATE TABLE gone (id int PRIMARY KEY, v text)');
     const topic = await rig.createTopic('gone');

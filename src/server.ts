@@ -322,6 +322,7 @@ export class Server {
       databaseBytes: rows[0]!.bytes,
       topics: overview?.topics ?? [],
       groups: overview?.groups ?? [],
+      captures: this.#captures?.status() ?? [],
     };
   }
 }

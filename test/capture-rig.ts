@@ -27,6 +27,8 @@ export interface RunningCapture {
   reached(state: CaptureState): Promise<CaptureStatus>;
   /** Stops it alone, also where its source cannot be reached. */
   halt(): Promise<void>;
+  /** Returns how many tables are read again; undefined where it does not stream. */
+  resnapshot(pattern: string): Promise<number | undefined>;
   /** Resolves when nobody reads its slot any more. */
   stop(): Promise<void>;
   /** Stops it, and drops its slot. */
@@ -104,6 +106,7 @@ export async function openRig(): Promise<CaptureRig> {
       const waiting = new Set<() => void>();
       const capture = new Capture(context, {
         definition: read,
+        tablesEveryMs: 50,
         onState: state => {
           states.push(state);
           for (const wake of waiting) wake();
@@ -121,6 +124,7 @@ export async function openRig(): Promise<CaptureRig> {
       return {
         states,
         status: () => capture.status(),
+        resnapshot: pattern => capture.resnapshot(pattern),
         async reached(state) {
           for (;;) {
             const status = capture.status();

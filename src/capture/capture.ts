@@ -6,6 +6,7 @@
 //                    ├──────▶ failed (with the way out)      stopped, from anywhere
 //                    └──────▶ done (snapshot: only)
 import { mkdirSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import type { Pool } from '../postgres/pool.ts';
@@ -20,6 +21,7 @@ import { type CaptureDefinition, isOutbox, matches } from './definition.ts';
 import type { Destination } from './destination.ts';
 import { followLineage } from './lineage.ts';
 import { LogDestination } from './log-destination.ts';
+import { Membership, type TableNotice } from './membership.ts';
 import { Outlet } from './outlet.ts';
 import { ProduceWriter } from './produce-writer.ts';
 import { RemoteDestination, type RemoteStatus } from './remote-destination.ts';
@@ -48,6 +50,8 @@ export interface CaptureOptions {
   readonly produceKey?: Buffer;
   /** Told of each state it comes to, with the reason and the way out where there is one. */
   readonly onState?: (state: CaptureState, reason?: string, hint?: string) => void;
+  /** How often new tables are looked for; by default every 5 s. */
+  readonly tablesEveryMs?: number;
 }
 
 /** paused: until it is resumed; a capture that was never begun has no other. */
@@ -67,6 +71,8 @@ export interface CaptureStatus {
   readonly spooledBytes: number;
   readonly deadLetters: number;
   readonly tables: readonly string[];
+  /** Tables that are left out, or whose rows from before are. */
+  readonly notices: readonly TableNotice[];
   readonly snapshots: readonly SnapshotStatus[];
   /** From the newest commit seen to now, while anything waits to be appended; 0 when it has caught up. */
   readonly lagMs: number;
@@ -83,6 +89,7 @@ class SnapshotDone extends Error {
 const slotCheckMs = 10_000;
 /** SQLSTATE object_in_use. */
 const slotInUse = '55006';
+const defaultTablesEveryMs = 5000;
 /** Less than this until the slot is invalidated, and people are told. */
 const worryBytes = 512n * 1024n * 1024n;
 
@@ -91,6 +98,7 @@ export class Capture {
   readonly #definition: CaptureDefinition;
   readonly #produceKey: Buffer | undefined;
   readonly #onState: CaptureOptions['onState'];
+  readonly #tablesEveryMs: number;
   readonly #lane: WriteLane;
   readonly #logger: Logger;
   readonly #stopping = new AbortController();
@@ -102,18 +110,19 @@ export class Capture {
   #outlet: Outlet | undefined;
   /** The last ones there were. */
   #snapshots: Snapshots | undefined;
-  #tables: readonly SourceTable[] = [];
+  #membership: Membership | undefined;
   #slot: SlotState | undefined;
   #remote: RemoteDestination | undefined;
   #confirmed: Lsn = noLsn;
   #deadLetters = 0;
   readonly #totals = { transactions: 0, changes: 0, records: 0, bytes: 0, spooledBytes: 0 };
 
-  constructor(context: CaptureContext, { definition, produceKey, onState }: CaptureOptions) {
+  constructor(context: CaptureContext, { definition, produceKey, onState, tablesEveryMs }: CaptureOptions) {
     this.#context = context;
     this.#definition = definition;
     this.#produceKey = produceKey;
     this.#onState = onState;
+    this.#tablesEveryMs = tablesEveryMs ?? defaultTablesEveryMs;
     this.#lane = new WriteLane(context.pool, context.term);
     this.#logger = context.logger.child({ capture: definition.name });
   }
@@ -151,7 +160,8 @@ export class Capture {
       spooledBytes: this.#totals.spooledBytes + (counters?.spooledBytes ?? 0),
       deadLetters: this.#deadLetters,
       snapshots: this.#snapshots?.status() ?? [],
-      tables: this.#tables.map(table => `${table.schema}.${table.name}`),
+      tables: (this.#membership?.tables ?? []).map(table => `${table.schema}.${table.name}`),
+      notices: this.#membership?.notices ?? [],
       lagMs: behind && counters ? Math.max(0, Date.now() - counters.newestCommitMs) : 0,
       slot: this.#slot,
       target: this.#remote?.status(),
@@ -218,6 +228,8 @@ export class Capture {
     let outlet: Outlet | undefined;
     let snapshots: Snapshots | undefined;
     let slotTimer: NodeJS.Timeout | undefined;
+    let looking: Promise<void> | undefined;
+    const over = new AbortController();
     const directory = `${spoolDirectory}/${definition.name}`;
     // Before it streams, nothing waits that is worth waiting for.
     const onStop = () => {
@@ -225,12 +237,12 @@ export class Capture {
     };
     this.#stopping.signal.addEventListener('abort', onStop);
     try {
-      this.#tables = await source.tables(definition);
-      if (definition.snapshot === 'only' && (await this.#isRead())) return new SnapshotDone();
+      const wanted = await source.tables(definition);
+      if (definition.snapshot === 'only' && (await this.#isRead(wanted))) return new SnapshotDone();
       // A slot is made only once every transaction that runs has ended, which may take hours.
       const cancel = () => void source.cancel();
       this.#stopping.signal.addEventListener('abort', cancel);
-      const { captureId, from } = await this.#begin(source).finally(() =>
+      const { captureId, from, tables } = await this.#begin(source, wanted).finally(() =>
         this.#stopping.signal.removeEventListener('abort', cancel),
       );
       this.#confirmed = from;
@@ -280,8 +292,17 @@ export class Capture {
           if (definition.snapshot === 'only') broken(new SnapshotDone());
         },
       });
-      await snapshots.load(this.#tables);
+      await snapshots.load(tables);
       this.#snapshots = snapshots;
+      const membership = new Membership(tables, {
+        definition,
+        source,
+        outlet,
+        snapshots,
+        defaultPartitions,
+        logger: this.#logger,
+      });
+      this.#membership = membership;
       stream = new ChangeStream({
         sourceUrl,
         source,
@@ -298,8 +319,9 @@ export class Capture {
       await stream.start();
       this.#stream = stream;
       this.#become('streaming');
-      this.#logger.info({ slot: definition.slot, from: formatLsn(from), tables: this.#tables.length }, 'capturing');
+      this.#logger.info({ slot: definition.slot, from: formatLsn(from), tables: tables.length }, 'capturing');
       snapshots.start();
+      looking = this.#look(membership, over.signal, fail);
       slotTimer = setInterval(() => void this.#watch(source, fail), slotCheckMs);
       void this.#watch(source, fail);
       const error = (await unlessAborted(this.#stopping.signal, ended)) ?? new Error('stopping');
@@ -316,9 +338,10 @@ export class Capture {
     } finally {
       this.#stopping.signal.removeEventListener('abort', onStop);
       clearInterval(slotTimer);
+      over.abort();
       const quiet = snapshots?.stop();
       await source.end();
-      await quiet;
+      await Promise.all([quiet, looking]);
       // Until what is under way has ended, stored positions do not tell what the log has.
       outlet?.abandon();
       await outlet?.quiet();
@@ -328,24 +351,24 @@ export class Capture {
 
   /** Has tables that match be read again. Returns how many; undefined where the capture does not stream. */
   async resnapshot(pattern: string): Promise<number | undefined> {
-    const snapshots = this.#snapshots;
-    if (this.#state !== 'streaming' || snapshots === undefined) return undefined;
-    return snapshots.again(
-      this.#tables.filter(
-        ({ schema, name }) => matches([pattern], schema, name) && !isOutbox(this.#definition, schema, name),
-      ),
+    const [snapshots, membership] = [this.#snapshots, this.#membership];
+    if (this.#state !== 'streaming' || snapshots === undefined || membership === undefined) return undefined;
+    const tables = membership.tables.filter(
+      ({ schema, name }) => matches([pattern], schema, name) && !isOutbox(this.#definition, schema, name),
     );
+    membership.read(tables);
+    return snapshots.again(tables);
   }
 
   /** Whether there is no table that has not been read to its end. */
-  async #isRead(): Promise<boolean> {
+  async #isRead(tables: readonly SourceTable[]): Promise<boolean> {
     const { rows } = await this.#context.pool.query<{ table: string }>(
       `SELECT schema_name || '.' || table_name AS table FROM kafka.capture_snapshots JOIN kafka.captures USING (capture_id)
        WHERE name = $1 AND done`,
       [this.name],
     );
     const read = new Set(rows.map(({ table }) => table));
-    return this.#tables.length > 0 && this.#tables.every(({ schema, name }) => read.has(`${schema}.${name}`));
+    return tables.length > 0 && tables.every(({ schema, name }) => read.has(`${schema}.${name}`));
   }
 
   #destination(captureId: number, confirmed: Lsn): Destination {
@@ -370,11 +393,14 @@ export class Capture {
   }
 
   /** Where to begin. Where changes have been lost, and it was said beforehand what to do then, everything begins anew. */
-  async #begin(source: Source): Promise<{ captureId: number; from: Lsn }> {
+  async #begin(
+    source: Source,
+    wanted: readonly SourceTable[],
+  ): Promise<{ captureId: number; from: Lsn; tables: readonly SourceTable[] }> {
     const { name, slot, snapshot } = this.#definition;
     const begin = async () => {
       const { captureId, confirmed } = await this.#register();
-      await source.ensurePublication(this.#definition, this.#tables, confirmed);
+      const tables = await source.ensurePublication(this.#definition, wanted, confirmed);
       const { pool, databaseUrl } = this.#context;
       const from = await followLineage({
         source,
@@ -385,7 +411,7 @@ export class Capture {
         pool,
         lane: this.#lane,
       });
-      return { captureId, from: await this.#ensureSlot(source, captureId, from) };
+      return { captureId, from: await this.#ensureSlot(source, captureId, from), tables };
     };
     try {
       return await begin();
@@ -448,6 +474,19 @@ export class Capture {
   async #noteSlot(captureId: number, made: boolean): Promise<void> {
     const query = 'UPDATE kafka.captures SET slot_made = $2 WHERE capture_id = $1';
     await this.#lane.transaction(client => client.query(query, [captureId, made]));
+  }
+
+  /** Now and then, until `over`. */
+  async #look(membership: Membership, over: AbortSignal, fail: (error: Error) => void): Promise<void> {
+    if (this.#definition.tables.length === 0) return; // kafka.produce's
+    try {
+      while (!over.aborted) {
+        await membership.look();
+        await delay(this.#tablesEveryMs, undefined, { signal: over });
+      }
+    } catch (error) {
+      if (!over.aborted && !this.#stopping.signal.aborted) fail(error as Error);
+    }
   }
 
   async #watch(source: Source, fail: (error: Error) => void): Promise<void> {

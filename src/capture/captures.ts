@@ -360,6 +360,7 @@ const nothing: Omit<CaptureStatus, 'name'> = {
   spooledBytes: 0,
   deadLetters: 0,
   tables: [],
+  notices: [],
   snapshots: [],
   lagMs: 0,
   slot: undefined,

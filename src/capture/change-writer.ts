@@ -102,7 +102,7 @@ export class ChangeWriter implements ChangeHandler {
       types: source.type,
       facts: definition.format === 'debezium' ? await source.columnFacts(relation.id) : new Map(),
       ...(definition.schemas ? { schemaName: topic } : {}),
-      keyColumns: definition.keys[qualified] ?? (await source.primaryKey(relation.id)),
+      keyColumns: definition.keys[qualified] ?? (await source.primaryKey(relation.id)) ?? identityOf(relation),
       excluded: new Set(definition.excludeColumns.flatMap(column => prefixed(column) ?? [])),
       masks: new Map(
         Object.entries(definition.maskColumns).flatMap(([column, mask]) => {
@@ -436,4 +436,10 @@ export class ChangeWriter implements ChangeHandler {
     const small = key.end - key.start < 65_536 ? key : nullBlob;
     outlet.add(target, 0, transaction.commitLsn, ordinal, transaction.commitMs, small, nullBlob, headers);
   }
+}
+
+/** What a table that has been dropped since was told apart by, as the stream says. */
+function identityOf({ replicaIdentity, columns }: Relation): readonly string[] {
+  if (replicaIdentity !== 'default' && replicaIdentity !== 'index') return [];
+  return columns.filter(({ isKey }) => isKey).map(({ name }) => name);
 }

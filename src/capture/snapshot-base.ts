@@ -19,6 +19,7 @@ import { Visibility } from './visibility.ts';
 
 interface Gate {
   readonly job: Job;
+  readonly relationId: number | undefined;
   /** Transactions whose changes have been left out, and that B must see. */
   readonly leftOut: Set<number>;
   readonly relationIds: Set<number>;
@@ -42,10 +43,20 @@ export class SnapshotBases {
     return this.#byRelation.size;
   }
 
-  /** Before the stream begins, for each initial reading of a table without a key. */
-  guard(job: Job): void {
+  /**
+   * For each initial reading of a table without a key: before the stream begins, or before the table is published. With
+   * `relationId` what the stream still has of another of that name, which has been dropped, passes.
+   */
+  guard(job: Job, relationId?: number): void {
     if (job.base === null && job.done) return; // of an earlier version
-    const gate: Gate = { job, leftOut: new Set(), relationIds: new Set(), choosing: undefined, base: undefined };
+    const gate: Gate = {
+      job,
+      relationId,
+      leftOut: new Set(),
+      relationIds: new Set(),
+      choosing: undefined,
+      base: undefined,
+    };
     this.#gates.set(job, gate);
     if (job.base !== null) this.#chosen(gate, job.base);
   }
@@ -53,6 +64,7 @@ export class SnapshotBases {
   relation({ id, schema, name }: Relation): void {
     for (const gate of this.#gates.values()) {
       if (gate.job.schema !== schema || gate.job.name !== name) continue;
+      if (gate.relationId !== undefined && gate.relationId !== id) continue;
       gate.relationIds.add(id);
       this.#byRelation.set(id, gate);
     }

@@ -105,14 +105,14 @@ export class SnapshotJobs {
   }
 
   /** Has a table read again from its beginning. */
-  async again(table: TableName): Promise<void> {
+  async again(table: TableName, kind: Job['kind']): Promise<void> {
     await this.#lane.transaction(async client => {
       await client.query(
-        `INSERT INTO kafka.capture_snapshots (capture_id, schema_name, table_name, kind) VALUES ($1, $2, $3, 'incremental')
+        `INSERT INTO kafka.capture_snapshots (capture_id, schema_name, table_name, kind) VALUES ($1, $2, $3, $4)
          ON CONFLICT (capture_id, schema_name, table_name) DO UPDATE
-         SET kind = 'incremental', done = false, relation_id = 0, key_columns = '{}', base = NULL, row_count = 0,
+         SET kind = excluded.kind, done = false, relation_id = 0, key_columns = '{}', base = NULL, row_count = 0,
              byte_count = 0, estimated_rows = NULL, started_at = now(), finished_at = NULL`,
-        [this.#captureId, table.schema, table.name],
+        [this.#captureId, table.schema, table.name, kind],
       );
       await client.query(deletePieces, [this.#captureId, table.schema, table.name]);
     });

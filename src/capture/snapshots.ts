@@ -65,7 +65,9 @@ export class Snapshots {
   /** Pieces whose last row is in the stream. */
   readonly #ending = new WeakSet<Piece>();
   #jobs: Job[] = [];
-  #keyless: ReadonlySet<string> = new Set();
+  readonly #keyless = new Set<string>();
+  /** Tables that are about to be taken in, by their oids. */
+  readonly #expected = new Map<number, Job>();
 
   constructor(options: SnapshotsOptions) {
     this.#options = options;
@@ -87,9 +89,7 @@ export class Snapshots {
   async load(tables: readonly SourceTable[]): Promise<void> {
     const { definition, jobs, outlet } = this.#options;
     const captured = tables.filter(table => !isOutbox(definition, table.schema, table.name));
-    this.#keyless = new Set(
-      captured.filter(table => table.key.length === 0 && !definition.keys[nameOf(table)]).map(nameOf),
-    );
+    for (const table of captured) this.#noteKey(table);
     if (definition.snapshot !== 'never') await jobs.begin(captured);
     const all = await jobs.load();
     this.#jobs = all.filter(
@@ -139,7 +139,7 @@ export class Snapshots {
     const idle = tables.filter(
       ({ schema, name }) => !this.#jobs.some(job => job.schema === schema && job.name === name && !job.done),
     );
-    for (const table of idle) await jobs.again(table);
+    for (const table of idle) await jobs.again(table, 'incremental');
     const loaded = await jobs.load();
     for (const { schema, name } of idle) {
       this.#jobs = this.#jobs.filter(job => job.schema !== schema || job.name !== name);
@@ -149,10 +149,48 @@ export class Snapshots {
     return idle.length;
   }
 
+  /** Before a table is published, so that none of its rows comes twice; its reading begins with `takeIn`. */
+  async expect(table: SourceTable): Promise<void> {
+    const { definition, jobs } = this.#options;
+    const { oid, schema, name } = table;
+    if (definition.snapshot === 'never' || isOutbox(definition, schema, name) || this.#expected.has(oid)) return;
+    await jobs.again(table, 'initial');
+    const job = (await jobs.load()).find(other => other.schema === schema && other.name === name)!;
+    this.#expected.set(oid, job);
+    if (this.#noteKey(table)) this.#bases.guard(job, oid);
+  }
+
+  /** Reads those of the tables that have never been read; one of the same name may have been. */
+  async takeIn(tables: readonly SourceTable[]): Promise<void> {
+    const { definition } = this.#options;
+    if (definition.snapshot === 'never') return;
+    const unread = tables.filter(
+      ({ oid, schema, name }) =>
+        !isOutbox(definition, schema, name) &&
+        !this.#jobs.some(job => job.schema === schema && job.name === name && (!job.done || job.relationId === oid)),
+    );
+    for (const table of unread) {
+      await this.expect(table);
+      const { oid, schema, name } = table;
+      this.#jobs = this.#jobs.filter(job => job.schema !== schema || job.name !== name);
+      this.#jobs.push(this.#expected.get(oid)!);
+      this.#expected.delete(oid);
+    }
+    if (unread.length > 0 && !this.#stopping.signal.aborted) this.start();
+  }
+
   async stop(): Promise<void> {
     this.#stopping.abort();
     this.#placement.stop();
     await Promise.all(this.#sessions);
+  }
+
+  /** Whether its records have no key. */
+  #noteKey(table: SourceTable): boolean {
+    const isKeyless = table.key.length === 0 && !this.#options.definition.keys[nameOf(table)];
+    if (isKeyless) this.#keyless.add(nameOf(table));
+    else this.#keyless.delete(nameOf(table));
+    return isKeyless;
   }
 
   #begin(): void {

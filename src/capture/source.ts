@@ -5,6 +5,7 @@ import { PostgresClient } from '../postgres/client.ts';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import { quoteIdentifier, ReplicationConnection } from '../postgres/replication.ts';
 import { settleSession } from '../postgres/session-settings.ts';
+import { codeOf } from '../runtime/errors.ts';
 import type { ColumnFacts } from './column-schema.ts';
 import { type CaptureDefinition, gapHint, isCaptured, isPartCaptured, type TableName } from './definition.ts';
 import type { TypeInfo } from './values.ts';
@@ -192,17 +193,20 @@ export class Source {
   /**
    * Makes the publication, or brings it in line with the definition. Before the slot: a slot remembers what was. That of a
    * capture which has begun (`confirmed`) is not made again: what was changed without it does not come. What somebody has
-   * given it stays: column lists, row filters, whether partitions go by their root's name.
+   * given it stays: column lists, row filters, whether partitions go by their root's name. Returns the tables
+   * that are published; those that are new to a capture which has begun are taken in while it streams (membership.ts).
    */
   async ensurePublication(
     definition: CaptureDefinition,
-    tables: readonly SourceTable[],
+    wanted: readonly SourceTable[],
     confirmed: Lsn,
-  ): Promise<void> {
-    const { publication, operations } = definition;
-    const publish = operations.map(operation => (operation === 'create' ? 'insert' : operation)).join(', ');
-    const changesRows = operations.includes('update') || operations.includes('delete');
-    const blind = changesRows ? tables.filter(table => !table.hasIdentity) : [];
+  ): Promise<readonly SourceTable[]> {
+    const begun = confirmed !== noLsn && definition.snapshot !== 'only';
+    const { missing, surplus } = await this.differences(definition, wanted);
+    const tables = begun ? wanted.filter(table => !missing.includes(table)) : wanted;
+    const { publication } = definition;
+    const publish = publishOf(definition);
+    const blind = changesRows(definition) ? tables.filter(table => !table.hasIdentity) : [];
     if (blind.length > 0) {
       throw new CaptureError(
         `${blind.map(table => `${table.schema}.${table.name}`).join(', ')} cannot be told apart by row: UPDATE and DELETE would fail once published`,
@@ -229,8 +233,8 @@ export class Source {
       if (confirmed !== noLsn) throw publicationGone(definition, confirmed);
       statements.push(`CREATE PUBLICATION ${name}${list === '' ? '' : ` FOR TABLE ${list}`} WITH (${withOptions})`);
     } else {
-      const { missing, surplus } = await this.#differences(definition, tables);
-      if (missing.length > 0) statements.push(`ALTER PUBLICATION ${name} ADD TABLE ${missing.map(quoted).join(', ')}`);
+      if (missing.length > 0 && !begun)
+        statements.push(`ALTER PUBLICATION ${name} ADD TABLE ${missing.map(quoted).join(', ')}`);
       if (surplus.length > 0) statements.push(`ALTER PUBLICATION ${name} DROP TABLE ${surplus.map(quoted).join(', ')}`);
       if (publish.split(', ').toSorted().join(', ') !== rows[0].publish)
         statements.push(`ALTER PUBLICATION ${name} SET (publish = '${publish}')`);
@@ -238,6 +242,7 @@ export class Source {
     try {
       const ours = rows[0] === undefined ? `; COMMENT ON PUBLICATION ${name} IS '${madeByMillrace}'` : '';
       for (const statement of statements) await this.client.query(statement + ours);
+      return tables;
     } catch (error) {
       if ((error as { code?: string }).code !== '42501') throw error;
       throw new CaptureError(
@@ -248,7 +253,7 @@ export class Source {
   }
 
   /** What the publication lacks, and what it has that is not asked for. */
-  async #differences(
+  async differences(
     definition: CaptureDefinition,
     tables: readonly SourceTable[],
   ): Promise<{ missing: SourceTable[]; surplus: TableName[] }> {
@@ -269,6 +274,39 @@ export class Source {
       missing: tables.filter(table => !isOne(published, table)),
       surplus: members.filter(member => !isOne(wanted, member) && !isCaptured(definition, member.schema, member.name)),
     };
+  }
+
+  async publish({ publication }: CaptureDefinition, table: TableName): Promise<void> {
+    await this.client.query(`ALTER PUBLICATION ${quoteIdentifier(publication)} ADD TABLE ${quoted(table)}`);
+  }
+
+  /** What it publishes by the way is nobody's: that it cannot be left out harms nothing. */
+  async unpublish({ publication }: CaptureDefinition, table: TableName): Promise<void> {
+    const query = `ALTER PUBLICATION ${quoteIdentifier(publication)} DROP TABLE ${quoted(table)}`;
+    await this.client.query(query).catch((error: unknown) => {
+      if (!['42501', '42704', '42P01'].includes(codeOf(error) ?? '')) throw error;
+    });
+  }
+
+  /**
+   * Has walsenders look anew whether a table is published, which it is all the time: what they keep of it goes with the
+   * table's row in the publication only.
+   */
+  async publishAgain({ publication }: CaptureDefinition, table: TableName): Promise<void> {
+    const alter = `ALTER PUBLICATION ${quoteIdentifier(publication)}`;
+    await this.client.query(`${alter} DROP TABLE ${quoted(table)}; ${alter} ADD TABLE ${quoted(table)}`);
+  }
+
+  /** The virtual transactions that write to a table or its partitions now. */
+  async writersOf(relationId: number): Promise<readonly string[]> {
+    const { rows } = await this.client.query<{ writer: string }>(
+      `SELECT DISTINCT l.virtualtransaction AS writer FROM pg_locks l
+       WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+         AND (l.relation = $1::oid OR l.relation IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))
+         AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`,
+      [String(relationId)],
+    );
+    return rows.map(({ writer }) => writer);
   }
 
   async isPublished({ publication }: CaptureDefinition): Promise<boolean> {
@@ -412,12 +450,13 @@ export class Source {
     return new Map(rows.map(row => [row.name, { required: row.required, defaultExpression: row.default_expression }]));
   }
 
-  /** The columns that tell a table's rows apart, in their order, as they are now: the primary key's, but see `keyOf`. */
-  async primaryKey(relationId: number): Promise<readonly string[]> {
-    const { rows } = await this.client.query<{ key: string[] | null }>(`SELECT ${keyOf('$1::oid')} AS key`, [
-      relationId,
-    ]);
-    return rows[0]!.key ?? [];
+  /** The columns that tell a table's rows apart, in their order, as they are now (see `keyOf`); undefined where it is gone. */
+  async primaryKey(relationId: number): Promise<readonly string[] | undefined> {
+    const { rows } = await this.client.query<{ key: string[] | null }>(
+      `SELECT ${keyOf('c.oid')} AS key FROM pg_class c WHERE c.oid = $1::oid`,
+      [relationId],
+    );
+    return rows[0] && (rows[0].key ?? []);
   }
 }
 
@@ -441,5 +480,13 @@ const ancestorsOf = (
 ): string => `(SELECT json_agg(json_build_object('schema', an.nspname, 'name', a.relname))
   FROM pg_partition_ancestors(${table}) p JOIN pg_class a ON a.oid = p.relid JOIN pg_namespace an ON an.oid = a.relnamespace
   WHERE a.oid <> ${table})`;
+
+/** Whether an UPDATE or DELETE must tell which row it means. */
+export const changesRows = ({ operations }: CaptureDefinition): boolean =>
+  operations.includes('update') || operations.includes('delete');
+
+/** The publication's `publish`. */
+const publishOf = ({ operations }: CaptureDefinition): string =>
+  operations.map(operation => (operation === 'create' ? 'insert' : operation)).join(', ');
 
 export const quoted = (table: TableName): string => `${quoteIdentifier(table.schema)}.${quoteIdentifier(table.name)}`;

@@ -14,6 +14,19 @@ const status: Status = {
   databaseBytes: 5n * 1024n * 1024n,
   topics: [{ name: '<script>"&\'', partitions: 3, records: 1_234_567n, bytes: 1536n }],
   groups: [{ id: 'g&g', state: 'Stable', members: 2, lag: 7n }],
+  captures: [
+    {
+      name: 'shop',
+      state: 'failed',
+      reason: 'replication slot <shop> is gone',
+      hint: 'accept the gap with: DELETE',
+      tables: ['public.orders'],
+      records: 4321,
+      lagMs: 1500,
+      notices: [{ table: 'public.loose', reason: 'its rows cannot be told apart', hint: 'give a primary key' }],
+      slot: { retainedBytes: 7n * 1024n * 1024n },
+    },
+  ],
 };
 
 interface Given {
@@ -62,7 +75,19 @@ test('the page shows topics and groups, with everything escaped', async () => {
     const page = await (await fetch(url)).text();
     assert.ok(!page.includes('<script>'));
     assert.ok(page.includes('&#60;script&#62;&#34;&#38;&#39;'));
-    for (const shown of ['1,234,567', '1.5 KiB', '5.0 MiB', 'g&#38;g', '1970-01-01 00:00:00 UTC']) {
+    for (const shown of [
+      '1,234,567',
+      '1.5 KiB',
+      '5.0 MiB',
+      'g&#38;g',
+      'failed',
+      '&#60;shop&#62; is gone; accept the gap',
+      '4,321',
+      '1.5 s',
+      '7.0 MiB',
+      'public.loose: its rows',
+      '1970-01-01 00:00:00 UTC',
+    ]) {
       assert.ok(page.includes(shown), shown);
     }
   });

@@ -15,6 +15,20 @@ export interface GroupStatus {
   readonly lag: bigint;
 }
 
+export interface CaptureSummary {
+  readonly name: string;
+  readonly state: string;
+  /** Why it is not streaming, and the way out. */
+  readonly reason: string | undefined;
+  readonly hint: string | undefined;
+  readonly tables: readonly string[];
+  readonly records: number;
+  readonly lagMs: number;
+  /** Tables that are left out, or of which something is. */
+  readonly notices: readonly { readonly table: string; readonly reason: string; readonly hint: string }[];
+  readonly slot: { readonly retainedBytes: bigint } | undefined;
+}
+
 export interface Status {
   readonly version: string;
   readonly startedAt: Date;
@@ -24,4 +38,5 @@ export interface Status {
   readonly databaseBytes: bigint;
   readonly topics: readonly TopicStatus[];
   readonly groups: readonly GroupStatus[];
+  readonly captures: readonly CaptureSummary[];
 }

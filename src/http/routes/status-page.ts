@@ -1,7 +1,7 @@
 // The page at /: what is running, as of this moment. Server-rendered, no script, readable without any style.
 import type { FastifyInstance } from 'fastify';
 import { Html, html } from '../html.ts';
-import type { GroupStatus, Status, TopicStatus } from '../status.ts';
+import type { CaptureSummary, GroupStatus, Status, TopicStatus } from '../status.ts';
 
 const maxRows = 500;
 
@@ -52,7 +52,9 @@ function body(status: Status): Html {
 <h2>Topics</h2>
 ${status.topics.length === 0 ? html`<p>None yet. The first record that is sent makes one.</p>` : topicTable(status.topics)}
 <h2>Consumer groups</h2>
-${status.groups.length === 0 ? html`<p>None yet.</p>` : groupTable(status.groups)}`;
+${status.groups.length === 0 ? html`<p>None yet.</p>` : groupTable(status.groups)}
+<h2>Captures</h2>
+${status.captures.length === 0 ? html`<p>None.</p>` : captureTable(status.captures)}`;
 }
 
 function topicTable(topics: readonly TopicStatus[]): Html {
@@ -69,6 +71,21 @@ ${groups.slice(0, maxRows).map(
   group => html`<tr><td>${group.id}</td><td>${group.state}</td>
 <td>${formatCount(group.members)}</td><td>${formatCount(group.lag)}</td></tr>`,
 )}</tbody></table>${andMore(groups.length)}`;
+}
+
+function captureTable(captures: readonly CaptureSummary[]): Html {
+  return html`<table><thead><tr><th>Capture</th><th>State</th><th>Tables</th><th>Records</th><th>Lag</th><th>WAL held back</th></tr></thead><tbody>
+${captures.slice(0, maxRows).map(
+  capture => html`<tr><td>${capture.name}${captureNotes(capture)}</td><td>${capture.state}</td>
+<td>${formatCount(capture.tables.length)}</td><td>${formatCount(capture.records)}</td>
+<td>${(capture.lagMs / 1000).toFixed(1)} s</td><td>${capture.slot ? formatBytes(capture.slot.retainedBytes) : '–'}</td></tr>`,
+)}</tbody></table>${andMore(captures.length)}`;
+}
+
+function captureNotes({ reason, hint, notices }: CaptureSummary): Html {
+  const all = notices.map(notice => `${notice.table}: ${notice.reason}; ${notice.hint}`);
+  if (reason !== undefined) all.unshift(hint === undefined ? reason : `${reason}; ${hint}`);
+  return html`${all.map(text => html`<br><small>${text}</small>`)}`;
 }
 
 const andMore = (rows: number): Html =>

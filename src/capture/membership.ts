@@ -71,6 +71,11 @@ export class Membership {
       if (!wanted.some(table => nameOf(table) === name)) this.#notices.delete(name);
     }
     for (const table of surplus) await source.unpublish(definition, table);
+    // Those that somebody else has published meanwhile.
+    for (const table of wanted) {
+      if (!missing.includes(table) && this.#notices.get(nameOf(table))?.captured === false)
+        await this.#published(table);
+    }
     const out = new Set<number>();
     for (const table of missing) if (!(await this.#take(table))) out.add(table.oid);
     this.#tables = wanted.filter(({ oid }) => !out.has(oid));
@@ -87,13 +92,18 @@ export class Membership {
 
   /** Publishes a table. False: it is left out. */
   async #take(table: SourceTable): Promise<boolean> {
-    const { definition, source, logger } = this.#options;
     const problem = (await this.#problem(table)) ?? (await this.#publish(table));
     if (problem === 'gone') return false;
     if (problem !== undefined) {
       this.#notice(table, false, problem.reason, problem.hint);
       return false;
     }
+    await this.#published(table);
+    return true;
+  }
+
+  async #published(table: SourceTable): Promise<void> {
+    const { definition, source, logger } = this.#options;
     this.#notices.delete(nameOf(table));
     this.#settling.push({ table, writers: await source.writersOf(table.oid) });
     logger.info({ table: nameOf(table), snapshot: definition.snapshot }, 'a new table is captured');
@@ -105,7 +115,6 @@ export class Membership {
       const hint = `read them with: curl -X POST 'http://…/api/captures/${definition.name}/resnapshot?table=${nameOf(table)}'`;
       this.#notice(table, true, 'rows that it had when it was published are not in its topic (snapshot: never)', hint);
     }
-    return true;
   }
 
   async #problem(table: SourceTable): Promise<{ reason: string; hint: string } | undefined> {
@@ -149,7 +158,7 @@ export class Membership {
       const now = new Set(await source.writersOf(table.oid));
       settling.writers = settling.writers.filter(writer => now.has(writer));
       if (settling.writers.length > 0) waiting.push(settling);
-      else await source.publishAgain(definition, table).catch(unlessGone);
+      else await source.publishAgain(definition, table).catch(unlessPassedOver);
     }
     this.#settling = waiting;
   }
@@ -174,8 +183,9 @@ export class Membership {
   }
 }
 
-function unlessGone(error: unknown): void {
-  if (codeOf(error) !== '42P01' && codeOf(error) !== '42704') throw error;
+/** A table that has been dropped, or that somebody else has published. */
+function unlessPassedOver(error: unknown): void {
+  if (!['42501', '42704', '42P01'].includes(codeOf(error) ?? '')) throw error;
 }
 
 const nameOf = ({ schema, name }: SourceTable): string => `${schema}.${name}`;

@@ -222,19 +222,36 @@ test('who may not publish the tables is told the SQL, and goes on once their own
   const { rows } = await sql.query<{ address: string | null }>('SELECT inet_server_addr()::text AS address');
   assert.ok(rows[0]!.address, 'over TCP');
   try {
-    for (const tables of [['public.theirs'], ['public.theirs', 'public.theirs_too']]) {
-      const definition = { source: source.href, tables, format: 'plain' };
-      const refused = rig.start('theirs', definition);
-      const { reason, hint } = await refused.reached('failed');
-      assert.match(reason!, /the role may not publish the tables/);
-      await sql.query(/^run as their owner: (.*)$/.exec(hint!)![1]!);
-      const running = rig.start('theirs', definition);
-      await running.reached('streaming');
-      await sql.query('INSERT INTO theirs VALUES ($1)', [tables.length]);
-      await rig.until('theirs.public.theirs', count(tables.length));
-      if (tables.length === 2) await running.finish();
-      else await running.stop();
-    }
+    const definition = { source: source.href, tables: ['public.theirs'], format: 'plain' };
+    const refused = rig.start('theirs', definition);
+    const { reason, hint } = await refused.reached('failed');
+    assert.match(reason!, /the role may not publish the tables/);
+    await sql.query(/^run as their owner: (.*)$/.exec(hint!)![1]!);
+    const first = rig.start('theirs', definition);
+    await first.reached('streaming');
+    await sql.query('INSERT INTO theirs VALUES (1)');
+    await rig.until('theirs.public.theirs', count(1));
+    await first.stop();
+    // One that has begun goes on without the other table.
+    const second = rig.start('theirs', { ...definition, tables: ['public.theirs', 'public.theirs_too'] });
+    await second.reached('streaming');
+    await sql.query('INSERT INTO theirs VALUES (2)');
+    await rig.until('theirs.public.theirs', count(2));
+    const noticed = async (captured: boolean) => {
+      for (const deadline = Date.now() + 30_000; ; await new Promise(resolve => setTimeout(resolve, 20))) {
+        const [notice, ...others] = second.status().notices;
+        if (notice?.captured === captured) return { ...notice, others };
+        assert.ok(Date.now() < deadline, JSON.stringify(second.status().notices));
+      }
+    };
+    const left = await noticed(false);
+    assert.deepEqual([left.table, left.others], ['public.theirs_too', []]);
+    await sql.query(/^run as the owner of both: (.*)$/.exec(left.hint)![1]!);
+    // Whether it had rows cannot be known without SELECT.
+    assert.match((await noticed(true)).reason, /rows that it had/);
+    await sql.query('INSERT INTO theirs_too VALUES (3)');
+    await rig.until('theirs.public.theirs_too', count(1));
+    await second.finish();
   } finally {
     await sql.query(`DROP ROLE ${role}`);
   }

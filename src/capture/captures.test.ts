@@ -182,7 +182,7 @@ test('secrets are references, looked up when a capture begins, and never shown',
   await assert.rejects(withSource('postgres://u:pa/s@s@h/d'), { refusal: 'invalid' });
   await assert.rejects(withSource('env:NOT_SET'), { refusal: 'invalid', message: /NOT_SET, which is not set/ });
   const url = new URL(rig.database.url);
-  url.password = 'very-secret';
+  url.password ||= 'very-secret'; // a server that trusts us takes any
   env.SOURCE_URL = url.href;
   await withSource('env:SOURCE_URL');
   await reached(captures, name, 'streaming');
@@ -191,7 +191,7 @@ test('secrets are references, looked up when a capture begins, and never shown',
     'SELECT (SELECT array_agg(c) FROM kafka.captures c)::text || (SELECT array_agg(p) FROM kafka.pipelines p)::text AS all',
   );
   for (const text of [JSON.stringify(captures.describe(name), replaceBigint), rows[0].all]) {
-    assert.ok(text.includes('env:SOURCE_URL') && !text.includes('very-secret'), text);
+    assert.ok(text.includes('env:SOURCE_URL') && !text.includes(url.password), text);
   }
   await captures.stop(new AbortController().signal);
   delete env.SOURCE_URL;

@@ -56,29 +56,10 @@ test('a definition that cannot be understood ends the start, with file, key and 
       'sinks: {orders: {topics: [a], mode: merge}}',
       /sinks\.orders\.mode in .*millrace\.yaml is "merge"; give insert, upsert or update/,
     ],
-    ['sinks: {orders: {topic: a}}', /sinks\.orders\.topic in .*millrace\.yaml is not a setting; did you mean topics\?/],
-    [
-      'sinks: {Orders: {topics: [a]}}',
-      /sinks\.Orders in .* has a name that a sink cannot have; give up to 61 small letters/,
-    ],
-    [
-      'sinks: {o: {topics: [a], columns: {id: somewhere}}}',
-      /sinks\.o\.columns\.id in .* is "somewhere"; give key, key\.FIELD/,
-    ],
-    [
-      'sinks: {o: {topics: [a], columns: {id: {from: key, as: x}}}}',
-      /sinks\.o\.columns\.id\.as in .* is "x"; give epoch_s/,
-    ],
-    [
-      'sinks: {orders: {topics: [a], mode: upsert, key: none}}',
-      /sinks\.orders\.key in .* is none; give record, .* needs a key/,
-    ],
     [
       'sinks: {a: {topics: [a], group: g}, b: {topics: [b], group: g}}',
       /sinks a and b have the same group g; give each its own/,
     ],
-    ['sinks: [a]', /sinks in .*millrace\.yaml does not hold sinks by their names/],
-    ['sinks: {a: {topics: [a], database: "postgres://me:hush@db/x"}}', /sinks\.a\.database in .* holds a password/],
   ] as const) {
     await start(yaml);
     const { code } = await millrace.exited;

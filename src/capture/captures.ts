@@ -1,10 +1,10 @@
 // All captures of this Millrace: those of millrace.yaml, those made over HTTP (kafka.pipelines), and the one that serves
 // kafka.produce. They run while this broker leads; a part of the server that starts after the log and stops before it.
-// What is done to one capture is done in turn, so that one that is stopped is never left running beside its successor.
 import { formatLsn, noLsn } from '../postgres/lsn.ts';
 import { OperationalError } from '../runtime/errors.ts';
 import type { Part } from '../runtime/lifecycle.ts';
 import type { ReferenceSources } from '../runtime/references.ts';
+import { PipelineTurns, refusing } from '../storage/pipeline-turns.ts';
 import { PipelineError, Pipelines } from '../storage/pipelines.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { Capture, type CaptureContext, type CaptureStatus } from './capture.ts';
@@ -64,9 +64,7 @@ export class Captures implements Part {
   readonly #entries = new Map<string, Entry>();
   readonly #pipelines: Pipelines;
   readonly #lane: WriteLane;
-  /** The last thing asked of each capture. */
-  readonly #turns = new Map<string, Promise<unknown>>();
-  #stopped = false;
+  readonly #turns = new PipelineTurns();
 
   /** Throws an OperationalError for a definition of the file that cannot be understood. */
   constructor(options: CapturesOptions) {
@@ -123,7 +121,7 @@ export class Captures implements Part {
   }
 
   async create(name: string, written: unknown): Promise<DescribedCapture> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const there = this.#entries.get(name);
       if (there !== undefined || name === sqlCapture) {
         const hint = there?.origin === 'removed' ? removedHint(name) : 'delete it first, or choose another name';
@@ -146,7 +144,7 @@ export class Captures implements Part {
 
   /** Ends it for good, with its slot, publication and positions. Returns what of them is left; topics stay. */
   async delete(name: string): Promise<{ left: readonly Left[] }> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       if (entry.origin === 'file') throw this.#inFile(name);
       if (entry.origin === 'sql')
@@ -166,7 +164,7 @@ export class Captures implements Part {
 
   /** Stops a capture until it is resumed, over restarts of Millrace. */
   async pause(name: string): Promise<DescribedCapture> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       this.#runnable(entry);
       if (entry.origin === 'sql')
@@ -187,7 +185,7 @@ export class Captures implements Part {
 
   /** Begins a capture that is paused or has ended; one that runs goes on. */
   async resume(name: string): Promise<DescribedCapture> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       this.#runnable(entry);
       const { state } = statusOf(entry);
@@ -203,7 +201,7 @@ export class Captures implements Part {
 
   /** Stops it and begins it again, with its secrets looked up anew. */
   async restart(name: string): Promise<DescribedCapture> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       this.#runnable(entry);
       if (entry.paused) throw new PipelineError('state', `capture ${name} is paused`, 'resume it');
@@ -214,7 +212,7 @@ export class Captures implements Part {
 
   /** Has the tables that match be read again while the capture streams. Returns how many. */
   async resnapshot(name: string, pattern: string): Promise<number> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       const tables = entry.origin === 'sql' ? undefined : await entry.capture?.resnapshot(pattern);
       if (tables !== undefined) return tables;
@@ -223,10 +221,9 @@ export class Captures implements Part {
   }
 
   async stop(hurry: AbortSignal): Promise<void> {
-    this.#stopped = true;
+    this.#turns.close();
     const captures = Array.from(this.#entries.values(), ({ capture }) => capture?.stop(hurry));
-    const turns = Promise.allSettled(this.#turns.values());
-    await Promise.all([...captures, hurry.aborted ? undefined : Promise.race([turns, aborted(hurry)])]);
+    await Promise.all([...captures, this.#turns.done(hurry)]);
   }
 
   #add(entry: Pick<Entry, 'name' | 'origin' | 'written'> & { definition?: CaptureDefinition }): Entry {
@@ -278,14 +275,14 @@ export class Captures implements Part {
     const { context, produce } = this.#options;
     await entry.capture?.stop();
     entry.capture = undefined;
-    if (this.#stopped || entry.origin === 'removed') return;
+    if (this.#turns.closed || entry.origin === 'removed') return;
     if (entry.origin === 'sql') {
       entry.capture = await openSqlCapture(context, produce);
     } else {
       const definition = this.#define(entry);
       entry.capture = definition && new Capture(context, { definition });
     }
-    if (!this.#stopped) entry.capture?.start();
+    if (!this.#turns.closed) entry.capture?.start();
   }
 
   async #release(stored: StoredCapture): Promise<readonly Left[]> {
@@ -315,21 +312,6 @@ export class Captures implements Part {
       `capture ${name} is in ${file}`,
       'take it out of there, restart Millrace, then delete it',
     );
-  }
-
-  #inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#turns.get(name) ?? Promise.resolve();
-    const turn = before.then(() => {
-      if (this.#stopped) throw new PipelineError('state', 'Millrace is stopping');
-      return work();
-    });
-    const settled = turn
-      .catch(() => {})
-      .finally(() => {
-        if (this.#turns.get(name) === settled) this.#turns.delete(name);
-      });
-    this.#turns.set(name, settled);
-    return turn;
   }
 }
 
@@ -366,17 +348,3 @@ const nothing: Omit<CaptureStatus, 'name'> = {
   slot: undefined,
   target: undefined,
 };
-
-/** A definition that cannot be understood refuses the request. */
-function refusing<T>(read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof OperationalError)) throw error;
-    throw new PipelineError('invalid', error.message, error.hint);
-  }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise(resolve => signal.addEventListener('abort', () => resolve(), { once: true }));
-}

@@ -1,5 +1,6 @@
 // Dates and times as Postgres prints them with DateStyle ISO and TimeZone UTC, read from bytes: 2024-02-29,
 // 12:34:56.789012, 2024-02-29 12:34:56.789012+00, 0044-03-15 BC, 12024-01-01, infinity.
+import { daysFromCivil } from '../postgres/calendar.ts';
 
 /** What the last `parse…` has read. Fields of a module rather than a result: no object per value. */
 export const parsed = {
@@ -13,19 +14,6 @@ export const parsed = {
   /** Where reading ended. */
   at: 0,
 };
-
-export const microsPerDay = 86_400_000_000;
-
-/** Days from 1970-01-01 to a date of the proleptic Gregorian calendar; year 0 is 1 BC. */
-export function daysFromCivil(year: number, month: number, day: number): number {
-  const y = month <= 2 ? year - 1 : year;
-  const era = Math.floor(y / 400);
-  const yearOfEra = y - era * 400;
-  const dayOfYear = Math.floor((153 * (month + (month > 2 ? -3 : 9)) + 2) / 5) + day - 1;
-  return (
-    era * 146_097 + yearOfEra * 365 + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100) + dayOfYear - 719_468
-  );
-}
 
 /** `infinity` and `-infinity` are the only values that begin so. */
 export function infinitySign(bytes: Buffer, start: number): -1 | 0 | 1 {

@@ -2,9 +2,10 @@
 // Two styles: `debezium` writes what Debezium's connector does in its default modes (adaptive times, precise decimals),
 // `plain` what a person would. The session that prints has DateStyle ISO, TimeZone UTC, IntervalStyle postgres,
 // extra_float_digits 3, bytea_output hex and lc_monetary C (source-session.ts).
+import { microsPerDay } from '../postgres/calendar.ts';
 import { type ArrayElements, readArray } from './array-text.ts';
 import type { JsonBuffer } from './json-buffer.ts';
-import { infinitySign, microsPerDay, parseDate, parsed, parseTime, parseTimestamp, parseZone } from './timestamps.ts';
+import { infinitySign, parseDate, parsed, parseTime, parseTimestamp, parseZone } from './timestamps.ts';
 
 export type Converter = (out: JsonBuffer, bytes: Buffer, start: number, end: number) => void;
 

@@ -1,26 +1,15 @@
 // Dates and times from text to what Postgres keeps: microseconds and days since 2000-01-01. ISO 8601 as people and
 // libraries write it, and as Postgres prints it: T or a space, a fraction, Z or an offset, years before Christ and beyond
 // 9999, infinity. Without an offset it is UTC.
+import { daysFromCivil, microsPerDay } from '../postgres/calendar.ts';
 import { BadValue } from './bad-record.ts';
 
 /** From 1970-01-01 to 2000-01-01. */
 export const epochDays = 10_957;
-const microsPerDay = 86_400_000_000;
 export const epochMicros = epochDays * microsPerDay;
 
 /** Infinity and its opposite, as int64 and as date's int32. */
 export const endless = { micros: 2n ** 63n - 1n, days: 2 ** 31 - 1 } as const;
-
-/** Days from 1970-01-01 to a date of the proleptic Gregorian calendar; year 0 is 1 BC. */
-export function daysFromCivil(year: number, month: number, day: number): number {
-  const y = month <= 2 ? year - 1 : year;
-  const era = Math.floor(y / 400);
-  const yearOfEra = y - era * 400;
-  const dayOfYear = Math.floor((153 * (month + (month > 2 ? -3 : 9)) + 2) / 5) + day - 1;
-  return (
-    era * 146_097 + yearOfEra * 365 + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100) + dayOfYear - 719_468
-  );
-}
 
 const monthDays = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 const isLeap = (year: number): boolean => year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);

@@ -3,6 +3,7 @@
 import { OperationalError } from '../runtime/errors.ts';
 import type { Part } from '../runtime/lifecycle.ts';
 import type { ReferenceSources } from '../runtime/references.ts';
+import { PipelineTurns, refusing } from '../storage/pipeline-turns.ts';
 import { PipelineError, Pipelines } from '../storage/pipelines.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { readDefinition, type SinkDefinition } from './definition.ts';
@@ -55,9 +56,8 @@ export class Sinks implements Part {
   readonly #pipelines: Pipelines;
   readonly #lane: WriteLane;
   /** The last thing asked of each sink. */
-  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #turns = new PipelineTurns();
   #keeping: NodeJS.Timeout | undefined;
-  #stopped = false;
 
   /** Throws an OperationalError for a definition of the file that cannot be understood. */
   constructor(options: SinksOptions) {
@@ -103,7 +103,7 @@ export class Sinks implements Part {
   }
 
   async create(name: string, written: unknown): Promise<DescribedSink> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       if (this.#entries.has(name)) {
         throw new PipelineError('exists', `there is a sink ${name} already`, 'delete it first, or choose another name');
       }
@@ -125,7 +125,7 @@ export class Sinks implements Part {
 
   /** Ends it for good, with the offsets of its group in the log; tables stay. */
   async delete(name: string): Promise<Record<string, never>> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       if (entry.origin === 'file') {
         const hint = 'take it out of there and restart Millrace';
@@ -144,7 +144,7 @@ export class Sinks implements Part {
 
   /** Stops a sink until it is resumed, over restarts of Millrace. */
   async pause(name: string): Promise<DescribedSink> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       await this.#setPaused(entry, true);
       await entry.sink?.stop();
@@ -154,7 +154,7 @@ export class Sinks implements Part {
 
   /** Begins a sink that was paused or has failed; one that runs goes on. */
   async resume(name: string): Promise<DescribedSink> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       const wasPaused = entry.paused;
       await this.#setPaused(entry, false);
@@ -166,7 +166,7 @@ export class Sinks implements Part {
 
   /** Stops it and begins it again, with its secrets looked up anew. */
   async restart(name: string): Promise<DescribedSink> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       if (entry.paused) throw new PipelineError('state', `sink ${name} is paused`, 'resume it');
       await this.#begin(entry);
@@ -176,7 +176,7 @@ export class Sinks implements Part {
 
   /** Moves the offsets of all its partitions. */
   async reset(name: string, to: ResetTo): Promise<DescribedSink> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const entry = this.#known(name);
       const definition = this.#define(entry);
       if (definition === undefined) throw new PipelineError('state', entry.broken!.message, entry.broken!.hint);
@@ -187,10 +187,11 @@ export class Sinks implements Part {
     });
   }
 
-  async stop(hurry?: AbortSignal): Promise<void> {
-    this.#stopped = true;
+  async stop(hurry: AbortSignal): Promise<void> {
+    this.#turns.close();
     clearInterval(this.#keeping);
-    await Promise.all(Array.from(this.#entries.values(), ({ sink }) => sink?.stop(hurry)));
+    const sinks = Array.from(this.#entries.values(), ({ sink }) => sink?.stop(hurry));
+    await Promise.all([...sinks, this.#turns.done(hurry)]);
   }
 
   #add(name: string, origin: Origin, written: unknown, definition: SinkDefinition | undefined): Entry {
@@ -255,7 +256,7 @@ export class Sinks implements Part {
   async #begin(entry: Entry): Promise<void> {
     await entry.sink?.stop();
     const definition = this.#define(entry);
-    if (definition === undefined || this.#stopped) return;
+    if (definition === undefined || this.#turns.closed) return;
     entry.sink = this.#sinkOf(entry, definition);
     entry.sink.start();
   }
@@ -291,31 +292,6 @@ export class Sinks implements Part {
     if (broken !== undefined) return { ...status, origin, state: 'failed', reason: broken.message, hint: broken.hint };
     return { ...status, origin, ...(paused ? { state: 'paused', reason: undefined, hint: undefined } : {}) };
   }
-
-  #inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#turns.get(name) ?? Promise.resolve();
-    const turn = before.then(() => {
-      if (this.#stopped) throw new PipelineError('state', 'Millrace is stopping');
-      return work();
-    });
-    const settled = turn
-      .catch(() => {})
-      .finally(() => {
-        if (this.#turns.get(name) === settled) this.#turns.delete(name);
-      });
-    this.#turns.set(name, settled);
-    return turn;
-  }
 }
 
 const nothing = { state: 'stopped', reason: undefined, hint: undefined, lag: 0n, partitions: [] } as const;
-
-/** A definition that cannot be understood refuses the request. */
-function refusing<T>(read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof OperationalError)) throw error;
-    throw new PipelineError('invalid', error.message, error.hint);
-  }
-}

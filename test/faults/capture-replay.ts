@@ -63,15 +63,18 @@ export async function replayCapture(options: ReplayOptions): Promise<Replayed> {
   const directory = mkdtempSync(join(tmpdir(), 'millrace-replay-'));
   let server: TestServer | undefined;
   let replayer: Replayer | undefined;
-  const working = new AbortController();
+  const abandoned = new AbortController();
   try {
     await fill(source, options);
     await target.pool.query(schema);
-    const work = transact(source, options, random, working.signal);
+    const work = transact(source, options, random, abandoned.signal);
     work.catch(() => {}); // awaited below
+    // The server under test may want a password, which only a reference may hold.
+    const secret = join(directory, 'source');
+    writeFileSync(secret, source.url);
     writeFileSync(
       join(directory, 'millrace.yaml'),
-      JSON.stringify({ capture: { bank: bankOf(source, slot, options) } }),
+      JSON.stringify({ capture: { bank: bankOf(secret, slot, options) } }),
     );
     server = await TestServer.start({
       databaseUrl: log.url,
@@ -86,9 +89,15 @@ export async function replayCapture(options: ReplayOptions): Promise<Replayed> {
       () => `not all topics were made: ${server!.log}`,
     );
     replayer = await Replayer.start(server.address, 'bank.public.', tables, target.url);
-    const ended = work.then(() => 'ended' as const);
+    let working = true;
+    const ended = work.then(() => {
+      working = false;
+    });
     let faults = 0;
-    while ((await Promise.race([ended, delay(random.below(calmMs))])) !== 'ended') {
+    for (;;) {
+      await Promise.race([ended, delay(random.below(calmMs))]);
+      // Where all is written before two could be struck, what has been written is still being captured.
+      if (!working && faults >= 2) break;
       const fault = await strike(server, source.pool, slot, random);
       say(`fault ${++faults}: ${fault}; ${replayer.events} events applied`);
     }
@@ -101,7 +110,7 @@ export async function replayCapture(options: ReplayOptions): Promise<Replayed> {
     }
     return { faults, events: replayer.events };
   } finally {
-    working.abort();
+    abandoned.abort();
     await replayer?.stop();
     await server?.remove();
     for (const database of [log, source, target]) await database.drop();
@@ -109,8 +118,8 @@ export async function replayCapture(options: ReplayOptions): Promise<Replayed> {
   }
 }
 
-const bankOf = (source: TestDatabase, slot: string, { accounts }: ReplayOptions) => ({
-  ...{ source: source.url, tables: ['public.pgbench_*'], format: 'plain', partitions: 4, slot },
+const bankOf = (secret: string, slot: string, { accounts }: ReplayOptions) => ({
+  ...{ source: `file:${secret}`, tables: ['public.pgbench_*'], format: 'plain', partitions: 4, slot },
   // Some seconds, so that it is killed in the middle.
   ...{ snapshotReaders: 4, snapshotRowsPerSecond: accounts / 8 },
 });

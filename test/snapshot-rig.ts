@@ -21,6 +21,7 @@ export interface SnapshotState {
 export interface ShopStatus {
   readonly state: string;
   readonly reason?: string;
+  readonly tables: readonly string[];
   readonly snapshots: SnapshotState[];
 }
 

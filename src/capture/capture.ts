@@ -90,6 +90,8 @@ const slotCheckMs = 10_000;
 /** SQLSTATE object_in_use. */
 const slotInUse = '55006';
 const defaultTablesEveryMs = 5000;
+/** While those who wrote to a new table are waited for. */
+const settlingMs = 500;
 /** Less than this until the slot is invalidated, and people are told. */
 const worryBytes = 512n * 1024n * 1024n;
 
@@ -482,7 +484,8 @@ export class Capture {
     try {
       while (!over.aborted) {
         await membership.look();
-        await delay(this.#tablesEveryMs, undefined, { signal: over });
+        const wait = membership.isSettling ? Math.min(settlingMs, this.#tablesEveryMs) : this.#tablesEveryMs;
+        await delay(wait, undefined, { signal: over });
       }
     } catch (error) {
       if (!over.aborted && !this.#stopping.signal.aborted) fail(error as Error);

@@ -62,6 +62,11 @@ export class Membership {
     return [...this.#notices.values()];
   }
 
+  /** Whether a table waits for those who write to it: it is worth looking again soon. */
+  get isSettling(): boolean {
+    return this.#settling.length > 0;
+  }
+
   /** Looks for tables that have come or gone. Not to be called while it runs. Throws only where the source is lost. */
   async look(): Promise<void> {
     const { definition, source, snapshots } = this.#options;
@@ -143,6 +148,7 @@ export class Membership {
       await source.publish(definition, table);
       return undefined;
     } catch (error) {
+      snapshots.forget(table);
       if (codeOf(error) === '42P01') return 'gone'; // it will not be wanted the next time
       if (codeOf(error) !== '42501') throw error;
       const hint = `run as the owner of both: ALTER PUBLICATION ${definition.publication} ADD TABLE ${quoted(table)}`;
@@ -151,10 +157,14 @@ export class Membership {
   }
 
   async #settle(): Promise<void> {
-    const { definition, source } = this.#options;
+    const { definition, source, snapshots } = this.#options;
     const waiting: Settling[] = [];
     for (const settling of this.#settling) {
       const { table } = settling;
+      if (!this.#tables.some(({ oid }) => oid === table.oid)) {
+        snapshots.forget(table); // it is gone already
+        continue;
+      }
       const now = new Set(await source.writersOf(table.oid));
       settling.writers = settling.writers.filter(writer => now.has(writer));
       if (settling.writers.length > 0) waiting.push(settling);

@@ -61,6 +61,11 @@ export class SnapshotBases {
     if (job.base !== null) this.#chosen(gate, job.base);
   }
 
+  forget(job: Job): void {
+    const gate = this.#gates.get(job);
+    if (gate) this.#remove(gate);
+  }
+
   relation({ id, schema, name }: Relation): void {
     for (const gate of this.#gates.values()) {
       if (gate.job.schema !== schema || gate.job.name !== name) continue;

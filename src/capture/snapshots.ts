@@ -109,11 +109,13 @@ export class Snapshots {
   }
 
   get done(): boolean {
-    return this.#jobs.every(job => job.done);
+    return this.#expected.size === 0 && this.#jobs.every(job => job.done);
   }
 
   status(): SnapshotStatus[] {
-    return this.#jobs.map(job => ({
+    const expected = [...this.#expected.values()];
+    const others = this.#jobs.filter(job => !expected.some(next => nameOf(next) === nameOf(job)));
+    return [...others, ...expected].map(job => ({
       table: nameOf(job),
       state: job.done ? 'done' : this.#open.has(job) ? 'reading' : 'waiting',
       rows: job.done ? job.rows : job.pieces.reduce((sum, { rows }) => sum + rows, 0),
@@ -158,6 +160,13 @@ export class Snapshots {
     const job = (await jobs.load()).find(other => other.schema === schema && other.name === name)!;
     this.#expected.set(oid, job);
     if (this.#noteKey(table)) this.#bases.guard(job, oid);
+  }
+
+  /** A table that was expected is not published. */
+  forget({ oid }: SourceTable): void {
+    const job = this.#expected.get(oid);
+    if (job) this.#bases.forget(job);
+    this.#expected.delete(oid);
   }
 
   /** Reads those of the tables that have never been read; one of the same name may have been. */

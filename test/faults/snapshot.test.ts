@@ -1,7 +1,7 @@
 // Snapshots on a real server, while everything is written to: the fold of each topic is its table.
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
-import { SnapshotRig, writing } from '../snapshot-rig.ts';
+import { type ShopStatus, SnapshotRig, writing } from '../snapshot-rig.ts';
 
 let rig: SnapshotRig;
 
@@ -131,14 +131,8 @@ test('a transaction that wrote to a table before it was captured is waited for',
   await client.query('INSERT INTO keyed VALUES (2)');
   await client.query('INSERT INTO loose VALUES (2)');
   await rig.start();
-  const begun = (table: string) =>
-    rig.until(
-      () => rig.status(),
-      ({ snapshots }) => snapshots.some(one => one.table === table && one.state !== 'waiting'),
-      'begun',
-    );
-  await begun('public.keyed');
-  await begun('public.loose');
+  const isCaptured = ({ tables }: ShopStatus) => tables.includes('public.keyed') && tables.includes('public.loose');
+  await rig.until(() => rig.status(), isCaptured, 'captured');
   // Of a table without a key its changes wait for its reading.
   await rig.database.pool.query('INSERT INTO keyed VALUES (3); INSERT INTO loose VALUES (3)');
   await client.query('COMMIT');

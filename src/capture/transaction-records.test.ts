@@ -73,6 +73,28 @@ test('a transaction begins with its first event, and ends with how many of each 
   await capture.finish();
 });
 
+test('a transaction of more tables than its end has room for tells how many events there were', async () => {
+  const config = { 'max.message.bytes': '450' };
+  await rig.context.topics.create({ name: 'crowd.transaction', partitionCount: 1, config });
+  const names = Array.from({ length: 6 }, (_, i) => `crowd_table_with_a_long_name_${i}`);
+  for (const name of names) await sql.query(`CREATE TABLE ${name} (id int PRIMARY KEY)`);
+  const capture = rig.start('crowd', { tables: ['public.crowd_*'], transactionMetadata: true });
+  await capture.reached('streaming');
+  await sql.query(`BEGIN; ${names.map(name => `INSERT INTO ${name} VALUES (1)`).join('; ')}; COMMIT`);
+  await sql.query(`INSERT INTO ${names[0]} VALUES (2)`);
+  const ends = valuesOf<Boundary>(await rig.until('crowd.transaction', found => found.length >= 4)).filter(
+    ({ status }) => status === 'END',
+  );
+  assert.deepEqual(
+    ends.map(({ event_count, data_collections }) => [event_count, data_collections?.length]),
+    [
+      [6, undefined],
+      [1, 1],
+    ],
+  );
+  await capture.finish();
+});
+
 test('a transaction that the server streams is counted as it was committed, and told once over a restart', async () => {
   await sql.query(
     `ALTER DATABASE ${new URL(rig.database.url).pathname.slice(1)} SET logical_decoding_work_mem = '64kB'`,

@@ -6,7 +6,7 @@ import type { Blob } from './batch-builder.ts';
 import type { CaptureDefinition } from './definition.ts';
 import { transactionKeyHead, transactionValueHead } from './envelope-schema.ts';
 import { asciiJson, JsonBuffer } from './json-buffer.ts';
-import type { Outlet } from './outlet.ts';
+import { type Outlet, RecordTooLarge } from './outlet.ts';
 import type { Transaction } from './stream.ts';
 
 export class TransactionRecords {
@@ -56,9 +56,15 @@ export class TransactionRecords {
       this.#counts,
       ([name, count]) => `{"data_collection":${asciiJson(name)},"event_count":${count}}`,
     );
-    const counts = `${this.#total},"data_collections":[${collections.join(',')}]`;
     // After its beginning, which has ordinal 0, and before everything else.
-    this.#write(transaction, changes, 'END', endLsn, counts);
+    const write = (list: string): void =>
+      this.#write(transaction, changes, 'END', endLsn, `${this.#total},"data_collections":${list}`);
+    try {
+      write(`[${collections.join(',')}]`);
+    } catch (error) {
+      if (!(error instanceof RecordTooLarge)) throw error;
+      write('null'); // of so many tables: how many events there were is still told
+    }
   }
 
   #write(transaction: Transaction, ordinal: number, status: 'BEGIN' | 'END', lsn: Lsn, counts: string): void {

@@ -93,8 +93,10 @@ const onlyPlain: readonly (readonly [string, ...string[]])[] = [
 
 let rig: SinkRig;
 let directory: string;
+let version: number;
 before(async () => {
   rig = await openSinkRig();
+  [{ version }] = await rig.query<{ version: number }>(`SELECT current_setting('server_version_num')::int AS version`);
   directory = mkdtempSync(join(tmpdir(), 'millrace-twin-'));
   await rig.query(`CREATE TYPE mood AS ENUM ('sad', 'quite "happy"')`);
   await rig.query('CREATE TYPE pair AS (a int, b text)');
@@ -124,7 +126,8 @@ for (const [format, schemas] of [
       await rig.query(
         `CREATE TABLE ${schema}.${source} (id int, part int, ${body}, ${derived}, PRIMARY KEY (id, part))`,
       );
-      await rig.query(`ALTER TABLE ${schema}.${source} REPLICA IDENTITY FULL`);
+      // From 18 on that would take in the generated column, which a publication of ours does not have.
+      if (version < 180_000) await rig.query(`ALTER TABLE ${schema}.${source} REPLICA IDENTITY FULL`);
     }
     const capture = startCapture(source, { format, schemas });
     const sink = await rig.start(source, {

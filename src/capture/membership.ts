@@ -15,7 +15,7 @@ import { TopicError } from '../storage/topics.ts';
 import { type CaptureDefinition, isOutbox, topicOf } from './definition.ts';
 import type { Outlet } from './outlet.ts';
 import type { Snapshots } from './snapshots.ts';
-import { changesRows, quoted, type Source, type SourceTable } from './source.ts';
+import { changesRows, identityHint, quoted, type Source, type SourceTable } from './source.ts';
 
 /** What somebody should know of a table. */
 export interface TableNotice {
@@ -127,7 +127,7 @@ export class Membership {
     if (!table.hasIdentity && changesRows(definition)) {
       return {
         reason: 'its rows cannot be told apart: UPDATE and DELETE would fail once it is published',
-        hint: `give a primary key, or run: ALTER TABLE ${quoted(table)} REPLICA IDENTITY FULL`,
+        hint: identityHint(table),
       };
     }
     if (isOutbox(definition, table.schema, table.name)) return undefined;

@@ -44,6 +44,20 @@ export const setPrinting = Object.entries(printing)
   .map(([name, value]) => `SET ${name} = '${value}'`)
   .join('; ');
 
+/**
+ * Since PostgreSQL 18 a replica identity of the whole row takes in generated columns: an UPDATE or DELETE fails where they
+ * are not published, which ours does not. What somebody has published is their own affair.
+ */
+const fullIsPublished = `c.relreplident = 'f' AND (
+  NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped)
+  OR EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $1 AND t.schemaname = n.nspname AND t.tablename = c.relname))`;
+
+/** What makes an UPDATE or DELETE say which row. */
+export const identityHint = (table: SourceTable): string =>
+  table.replicaIdentity === 'f'
+    ? `PostgreSQL 18 wants the generated columns of ${quoted(table)} published, which its REPLICA IDENTITY FULL takes in: run ALTER TABLE ${quoted(table)} REPLICA IDENTITY DEFAULT (with a primary key), or make the publication yourself WITH (publish_generated_columns = stored)`
+    : `give a primary key, or run: ALTER TABLE ${quoted(table)} REPLICA IDENTITY FULL`;
+
 export interface SourceTable extends TableName {
   readonly oid: number;
   readonly key: readonly string[];
@@ -153,7 +167,7 @@ export class Source {
     }>(
       `SELECT c.oid::int8::int4 AS oid, n.nspname::text AS schema, c.relname::text AS name, ${keyOf('c.oid')} AS key,
               c.relreplident::text AS identity,
-              c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
+              ${this.version >= 180_000 ? fullIsPublished : `c.relreplident = 'f'`} OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
                 AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END) AS has_identity,
               CASE WHEN c.relispartition THEN ${ancestorsOf('c.oid')} END AS ancestors
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -210,7 +224,7 @@ export class Source {
     if (blind.length > 0) {
       throw new CaptureError(
         `${blind.map(table => `${table.schema}.${table.name}`).join(', ')} cannot be told apart by row: UPDATE and DELETE would fail once published`,
-        `give a primary key, or run: ${blind.map(table => `ALTER TABLE ${quoted(table)} REPLICA IDENTITY FULL`).join('; ')}; or leave update and delete out of operations`,
+        `${blind.map(identityHint).join('; ')}; or leave update and delete out of operations`,
       );
     }
     const list = tables.map(quoted).join(', ');

@@ -6,7 +6,7 @@ import { createDatabase } from '../database.ts';
 import { type OwnPostgres, startPostgres } from '../own-postgres.ts';
 import { type Event, SnapshotRig, writing } from '../snapshot-rig.ts';
 
-const rows = 60_000;
+const rows = 24_000;
 let rig: SnapshotRig;
 let postgres: OwnPostgres | undefined;
 
@@ -22,13 +22,13 @@ afterEach(async () => {
 
 const random = (below: number) => Math.floor(Math.random() * below);
 /** Two seconds or so for each table, so that there is a half-way. */
-const settings = { snapshotReaders: 3, snapshotRowsPerSecond: 30_000 };
+const settings = { snapshotReaders: 3, snapshotRowsPerSecond: 12_000 };
 
 /** One read by its key and one by ctid; rows are changed, and none comes or goes. */
-async function makeTables(): Promise<{ end(): Promise<number> }> {
+async function makeTables(padding = 200): Promise<{ end(): Promise<number> }> {
   await rig.onSource(`
     CREATE TABLE keyed (id int PRIMARY KEY, version int, pad text);
-    INSERT INTO keyed SELECT i, 0, repeat('p', 200) FROM generate_series(1, ${rows}) i;
+    INSERT INTO keyed SELECT i, 0, repeat('p', ${padding}) FROM generate_series(1, ${rows}) i;
     CREATE TABLE loose (n int, version int, pad text); ALTER TABLE loose REPLICA IDENTITY FULL;
     CREATE INDEX ON loose (n);
     INSERT INTO loose SELECT i, 0, repeat('p', 200) FROM generate_series(1, ${rows}) i`);
@@ -68,7 +68,7 @@ async function reached(): Promise<{ from: number; to: number }[]> {
 }
 
 test('the broker is killed: chunks that are in the log are not read again', { timeout: 180_000 }, async () => {
-  const writer = await makeTables();
+  const writer = await makeTables(500); // so many pages are several pieces
   await rig.start(settings);
   await rig.halfWay('public.keyed', rows / 3);
   await rig.millrace.stop('SIGKILL');

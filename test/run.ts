@@ -15,7 +15,8 @@ const temporary = mkdtempSync(join(tmpdir(), 'millrace-test-'));
 // PostgreSQL may run as another user. Below a closed directory only 16 and newer would (embedded-cluster.ts).
 chmodSync(temporary, 0o711);
 const concurrency = 2;
-const testTimeoutMs = 300_000;
+/** Of a whole file, too: those that kill things take minutes on a slow disk. */
+const testTimeoutMs = 900_000;
 const nodeSuites = ['kafkajs', 'platformatic'];
 
 // Nothing in a throwaway database must survive a crash of the machine. Commits stay synchronous.

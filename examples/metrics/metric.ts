@@ -77,7 +77,7 @@ export function messageOf({ deviceId, metricName, publishedAt, value, tags }: Me
   return { key: `{"schema":${keySchema},"payload":${key}}`, value: `{"schema":${valueSchema},"payload":${body}}` };
 }
 
-export const createMetrics = `
+const table = `
   CREATE TABLE IF NOT EXISTS metrics (
     device_id    uuid NOT NULL,
     published_at timestamptz NOT NULL,
@@ -85,20 +85,13 @@ export const createMetrics = `
     value        float8 NOT NULL,
     tags         text[],
     created_at   timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (device_id, published_at, metric_name));
-  CREATE INDEX IF NOT EXISTS metrics_name_time ON metrics (metric_name, published_at)`;
+    PRIMARY KEY (device_id, published_at, metric_name))`;
+const index = 'CREATE INDEX IF NOT EXISTS metrics_name_time ON metrics (metric_name, published_at)';
+
+export const createMetrics = `${table}; ${index}`;
 
 /** The same in a partition for each day; rows of other days go into `metrics_other`. */
-export const createPartitionedMetrics = `
-  CREATE TABLE IF NOT EXISTS metrics (
-    device_id    uuid NOT NULL,
-    published_at timestamptz NOT NULL,
-    metric_name  smallint NOT NULL,
-    value        float8 NOT NULL,
-    tags         text[],
-    created_at   timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (device_id, published_at, metric_name)) PARTITION BY RANGE (published_at);
-  CREATE INDEX IF NOT EXISTS metrics_name_time ON metrics (metric_name, published_at);
+export const createPartitionedMetrics = `${table} PARTITION BY RANGE (published_at); ${index};
   CREATE TABLE IF NOT EXISTS metrics_other PARTITION OF metrics DEFAULT`;
 
 const dayName = (day: Date): string => `metrics_${day.toISOString().slice(0, 10).replaceAll('-', '_')}`;

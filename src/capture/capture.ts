@@ -10,6 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import type { Pool } from '../postgres/pool.ts';
+import { aborted } from '../runtime/aborted.ts';
 import { backoff } from '../runtime/backoff.ts';
 import { codeOf, messageOf, OperationalError } from '../runtime/errors.ts';
 import type { Log } from '../storage/log.ts';
@@ -140,7 +141,7 @@ export class Capture {
   /** Appends what has arrived, and lets the slot go. Once `hurry` is aborted, waits for nothing more. */
   async stop(hurry?: AbortSignal): Promise<void> {
     this.#stopping.abort();
-    await Promise.race(hurry ? [this.#running, abortOf(hurry)] : [this.#running]);
+    await Promise.race(hurry ? [this.#running, aborted(hurry)] : [this.#running]);
     this.#outlet?.abandon();
     this.#become('stopped');
   }
@@ -533,11 +534,6 @@ async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<
   } finally {
     signal.removeEventListener('abort', onAbort);
   }
-}
-
-function abortOf(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise(resolve => signal.addEventListener('abort', () => resolve(), { once: true }));
 }
 
 function checkSlot(name: string, slotName: string, slot: SlotState, confirmed: Lsn, database: string): void {

@@ -4,7 +4,8 @@ import { formatLsn, noLsn } from '../postgres/lsn.ts';
 import { OperationalError } from '../runtime/errors.ts';
 import type { Part } from '../runtime/lifecycle.ts';
 import type { ReferenceSources } from '../runtime/references.ts';
-import { PipelineTurns, refusing } from '../storage/pipeline-turns.ts';
+import { type Defined, define, refusing } from '../storage/pipeline-definition.ts';
+import { PipelineTurns } from '../storage/pipeline-turns.ts';
 import { PipelineError, Pipelines } from '../storage/pipelines.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { Capture, type CaptureContext, type CaptureStatus } from './capture.ts';
@@ -26,16 +27,13 @@ export interface CapturesOptions {
 /** removed: no definition is left, and its slot may still hold back WAL. */
 type Origin = 'file' | 'http' | 'sql' | 'removed';
 
-interface Entry {
+interface Entry extends Defined<CaptureDefinition> {
   readonly name: string;
   readonly origin: Origin;
   readonly written: unknown;
-  definition: CaptureDefinition | undefined;
   /** The last there was. */
   capture: Capture | undefined;
   paused: boolean;
-  /** Why there is no definition. */
-  broken: OperationalError | undefined;
 }
 
 export interface ListedCapture extends CaptureStatus {
@@ -255,19 +253,14 @@ export class Captures implements Part {
     return undefined;
   }
 
-  /** Secrets may have changed since, and a definition in the database may be another version's. */
   #define(entry: Entry): CaptureDefinition | undefined {
     const { context, file } = this.#options;
-    entry.broken = undefined;
-    try {
-      entry.definition = this.#read(entry.name, entry.written, entry.origin === 'file' ? file : undefined);
-      return entry.definition;
-    } catch (error) {
-      if (!(error instanceof OperationalError)) throw error;
-      entry.broken = error;
-      context.logger.error({ capture: entry.name, reason: error.message, hint: error.hint }, 'a capture has failed');
-      return undefined;
-    }
+    const { name, origin, written } = entry;
+    return define(
+      entry,
+      () => this.#read(name, written, origin === 'file' ? file : undefined),
+      ({ message: reason, hint }) => context.logger.error({ capture: name, reason, hint }, 'a capture has failed'),
+    );
   }
 
   /** What ran before has ended when the new one begins. */

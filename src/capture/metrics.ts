@@ -1,28 +1,17 @@
 // What /metrics tells of captures, read from their status when it is asked for.
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Gauge, type Registry } from 'prom-client';
+import { statusMetrics } from '../runtime/status-metrics.ts';
 import type { CaptureStatus } from './capture.ts';
 import type { SnapshotStatus } from './snapshots.ts';
 
 export function observeCaptures(registry: Registry, read: () => readonly CaptureStatus[]): void {
-  type Value = (status: CaptureStatus) => number | undefined;
-  const options = (name: string, help: string) => ({ name, help, labelNames: ['capture'], registers: [registry] });
-  const refill = (metric: Counter | Gauge, value: Value) => {
-    metric.reset();
-    for (const status of read()) {
-      const number = value(status);
-      if (number !== undefined) metric.inc({ capture: status.name }, number);
-    }
-  };
-  const gauge = (name: string, help: string, value: Value) => {
-    const metric: Gauge = new Gauge({ ...options(name, help), collect: () => refill(metric, value) });
-  };
-  const counter = (name: string, help: string, value: Value) => {
-    const metric: Counter = new Counter({ ...options(name, help), collect: () => refill(metric, value) });
-  };
+  const { gauge, counter } = statusMetrics(registry, 'capture', read);
   const tableGauge = (name: string, help: string, value: (snapshot: SnapshotStatus) => number | null) => {
     const metric: Gauge = new Gauge({
-      ...options(name, help),
+      name,
+      help,
       labelNames: ['capture', 'table'],
+      registers: [registry],
       collect() {
         metric.reset();
         for (const { name: capture, snapshots } of read()) {

@@ -63,17 +63,7 @@ export function entryOf(definition: InboxDefinition, record: LogRecord, from: Or
     };
   } catch (error) {
     if (!(error instanceof BadEvent)) throw error;
-    return {
-      ...fixed,
-      key: digest(place),
-      expires: null,
-      priority: 0,
-      subscriber: null,
-      eventId: place,
-      type: null,
-      data: null,
-      dead: error.message,
-    };
+    return { ...fixed, ...deadAs(digest(place), place, error.message) };
   }
 }
 
@@ -117,13 +107,12 @@ export function lostEntry(from: Origins, offset: bigint, reason: string): Entry 
     partition: from.partition,
     offset,
     time: BigInt(Date.now()),
-    key: digest(`lost ${place}`),
-    expires: null,
-    priority: 0,
-    subscriber: null,
-    eventId: place,
-    type: null,
-    data: null,
-    dead: reason,
+    ...deadAs(digest(`lost ${place}`), place, reason),
   };
 }
+
+/** What a dead row has of an event. */
+const deadAs = (key: string, eventId: string, dead: string) => ({
+  ...{ key, eventId, dead },
+  ...{ expires: null, priority: 0, subscriber: null, type: null, data: null },
+});

@@ -2,6 +2,7 @@
 // connections of this process. While one batch is appended the next is gathered. It is begun again with backoff whenever
 // something breaks; where it stands is in the database, so that is the same after a lost answer and a kill -9.
 import type { Logger } from 'pino';
+import { aborted } from '../runtime/aborted.ts';
 import { backoff } from '../runtime/backoff.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import type { Log } from '../storage/log.ts';
@@ -52,6 +53,7 @@ export class Ingest {
   readonly #options: IngestOptions;
   readonly #logger: Logger;
   readonly #stopping = new AbortController();
+  readonly #stopped = aborted(this.#stopping.signal);
   readonly counters: IngestCounters = { records: 0, events: 0, duplicates: 0, dead: 0 };
   #running: Promise<void> | undefined;
   #state: IngestState = 'starting';
@@ -94,7 +96,7 @@ export class Ingest {
         this.#logger.warn({ error: messageOf(error), code: codeOf(error) }, 'an inbox is not filled; trying again');
         this.#state = 'retrying';
         this.#reason = messageOf(error);
-        await Promise.race([wait(), aborted(signal)]);
+        await Promise.race([wait(), this.#stopped]);
       }
     }
   }
@@ -297,8 +299,3 @@ export class Ingest {
 
 const newBatch = (): Batch => ({ entries: [], keys: new Set(), bytes: 0 });
 const isFull = ({ entries, bytes }: Batch): boolean => entries.length >= maxEntries || bytes >= maxBytes;
-
-function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise(resolve => signal.addEventListener('abort', () => resolve(), { once: true }));
-}

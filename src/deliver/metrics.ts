@@ -1,32 +1,10 @@
 // What /metrics tells of inboxes, read from their status when it is asked for.
-import { Counter, Gauge, type Registry } from 'prom-client';
+import { Counter, type Registry } from 'prom-client';
+import { statusMetrics } from '../runtime/status-metrics.ts';
 import type { InboxStatus } from './deliveries.ts';
 
 export function observeDeliveries(registry: Registry, read: () => readonly InboxStatus[]): void {
-  const registers = [registry];
-  const labelNames = ['inbox'] as const;
-  const gauge = (name: string, help: string, value: (status: InboxStatus) => number) =>
-    new Gauge({
-      name,
-      help,
-      labelNames,
-      registers,
-      collect() {
-        this.reset();
-        for (const status of read()) this.set({ inbox: status.name }, value(status));
-      },
-    });
-  const counter = (name: string, help: string, value: (status: InboxStatus) => number) =>
-    new Counter({
-      name,
-      help,
-      labelNames,
-      registers,
-      collect() {
-        this.reset();
-        for (const status of read()) this.inc({ inbox: status.name }, value(status));
-      },
-    });
+  const { gauge, counter } = statusMetrics(registry, 'inbox', read);
   counter('millrace_inbox_records_total', 'Records read for the inbox', status => status.records);
   counter('millrace_inbox_events_total', 'Events put into the inbox', status => status.events);
   counter('millrace_inbox_duplicates_total', 'Records whose id was known already', status => status.duplicates);
@@ -38,7 +16,7 @@ export function observeDeliveries(registry: Registry, read: () => readonly Inbox
     name: 'millrace_inbox_closed_total',
     help: 'Event streams that have ended: by their client, as slow, expired, stopping, or failed',
     labelNames: ['inbox', 'reason'] as const,
-    registers,
+    registers: [registry],
     collect() {
       this.reset();
       for (const { name, closed } of read()) {

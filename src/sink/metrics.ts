@@ -1,31 +1,10 @@
 // What /metrics tells of sinks, read from their status when it is asked for.
-import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
+import { statusMetrics } from '../runtime/status-metrics.ts';
 import type { SinkStatus } from './sink.ts';
 
 export function observeSinks(registry: Registry, read: () => readonly SinkStatus[]): void {
-  const registers = [registry];
-  const labelNames = ['sink'] as const;
-  const options = { labelNames, registers };
-  const gauge = (name: string, help: string, value: (status: SinkStatus) => number) =>
-    new Gauge({
-      name,
-      help,
-      ...options,
-      collect() {
-        this.reset();
-        for (const status of read()) this.set({ sink: status.name }, value(status));
-      },
-    });
-  const counter = (name: string, help: string, value: (status: SinkStatus) => number) =>
-    new Counter({
-      name,
-      help,
-      ...options,
-      collect() {
-        this.reset();
-        for (const status of read()) this.inc({ sink: status.name }, value(status));
-      },
-    });
+  const { gauge, counter } = statusMetrics(registry, 'sink', read);
   counter('millrace_sink_records_total', 'Records whose offsets have been committed', status => status.records);
   counter('millrace_sink_rows_total', 'Rows written and deleted, repeats of a key in a batch included', s => s.rows);
   counter('millrace_sink_bytes_total', 'Bytes of those records’ keys and values', status => status.bytes);

@@ -90,13 +90,7 @@ export class OwnProgress implements Progress {
     const topics = positions.map(({ topic }) => topic.id);
     const partitions = positions.map(({ partition }) => partition);
     const { rows } = await this.#lane.transaction(async client => {
-      await insertMissing(
-        client,
-        group,
-        topics,
-        partitions,
-        positions.map(({ offset }) => offset),
-      );
+      await insertMissing(client, group, positions);
       return client.query<{ offset: bigint }>(
         `SELECT committed_offset AS offset
          FROM unnest($2::int[], $3::int[]) WITH ORDINALITY AS w (topic_id, partition_id, n)
@@ -113,15 +107,7 @@ export class OwnProgress implements Progress {
     await this.#lane.transaction(async client => {
       await client.query('DELETE FROM kafka.consumer_offsets WHERE group_id = $1', [group]);
       await client.query('DELETE FROM kafka.sink_dead_letters WHERE sink_id = $1', [sinkId]);
-      const topics = positions.map(({ topic }) => topic.id);
-      const partitions = positions.map(({ partition }) => partition);
-      await insertMissing(
-        client,
-        group,
-        topics,
-        partitions,
-        positions.map(({ offset }) => offset),
-      );
+      await insertMissing(client, group, positions);
     });
   }
 
@@ -135,13 +121,10 @@ export class OwnProgress implements Progress {
   async moved(): Promise<void> {}
 }
 
-async function insertMissing(
-  client: ClientBase,
-  group: string,
-  topics: readonly number[],
-  partitions: readonly number[],
-  offsets: readonly bigint[],
-): Promise<void> {
+async function insertMissing(client: ClientBase, group: string, positions: readonly Position[]): Promise<void> {
+  const topics = positions.map(({ topic }) => topic.id);
+  const partitions = positions.map(({ partition }) => partition);
+  const offsets = positions.map(({ offset }) => offset);
   // Topics first, as everything that writes offsets locks them (src/storage/offsets.ts).
   await client.query(
     `WITH live AS MATERIALIZED (

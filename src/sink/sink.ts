@@ -7,6 +7,7 @@
 //       └──▶ waiting (no topic of these names yet)
 import type { Logger } from 'pino';
 import { openPool, type Pool } from '../postgres/pool.ts';
+import { aborted } from '../runtime/aborted.ts';
 import { backoff } from '../runtime/backoff.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import type { Log } from '../storage/log.ts';
@@ -71,7 +72,7 @@ export class Sink {
   readonly #onState: SinkOptions['onState'];
   readonly #logger: Logger;
   readonly #stopping = new AbortController();
-  readonly #stopped = abortOf(this.#stopping.signal);
+  readonly #stopped = aborted(this.#stopping.signal);
   readonly counters: SinkCounters;
   #state: SinkState = 'starting';
   #reason: string | undefined;
@@ -204,7 +205,7 @@ export class Sink {
       const matching = this.#matching();
       if (matching.length === 0) {
         this.#become('waiting', `there is no topic ${definition.topics.join(', ')}`);
-        await abortOf(ending.signal);
+        await aborted(ending.signal);
         return;
       }
       const targets = new Targets(targetPool, definition);
@@ -292,8 +293,3 @@ export const noCounters = (): SinkCounters => ({
   bisected: 0,
   writeMs: 0,
 });
-
-function abortOf(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise(resolve => signal.addEventListener('abort', () => resolve(), { once: true }));
-}

@@ -3,7 +3,8 @@
 import { OperationalError } from '../runtime/errors.ts';
 import type { Part } from '../runtime/lifecycle.ts';
 import type { ReferenceSources } from '../runtime/references.ts';
-import { PipelineTurns, refusing } from '../storage/pipeline-turns.ts';
+import { type Defined, define, refusing } from '../storage/pipeline-definition.ts';
+import { PipelineTurns } from '../storage/pipeline-turns.ts';
 import { PipelineError, Pipelines } from '../storage/pipelines.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { readDefinition, type SinkDefinition } from './definition.ts';
@@ -20,18 +21,15 @@ export interface SinksOptions {
 
 type Origin = 'file' | 'http';
 
-interface Entry {
+interface Entry extends Defined<SinkDefinition> {
   readonly name: string;
   readonly origin: Origin;
   readonly written: unknown;
-  definition: SinkDefinition | undefined;
   /** In kafka.sinks. */
   sinkId: number;
   /** The last there was. */
   sink: Sink | undefined;
   paused: boolean;
-  /** Why there is no definition. */
-  broken: OperationalError | undefined;
 }
 
 export interface ListedSink extends SinkStatus {
@@ -55,7 +53,6 @@ export class Sinks implements Part {
   readonly #entries = new Map<string, Entry>();
   readonly #pipelines: Pipelines;
   readonly #lane: WriteLane;
-  /** The last thing asked of each sink. */
   readonly #turns = new PipelineTurns();
   #keeping: NodeJS.Timeout | undefined;
 
@@ -225,19 +222,14 @@ export class Sinks implements Part {
     return undefined;
   }
 
-  /** Secrets may have changed since, and a definition in the database may be another version's. */
   #define(entry: Entry): SinkDefinition | undefined {
     const { context, file } = this.#options;
-    entry.broken = undefined;
-    try {
-      entry.definition = this.#read(entry.name, entry.written, entry.origin === 'file' ? file : undefined);
-      return entry.definition;
-    } catch (error) {
-      if (!(error instanceof OperationalError)) throw error;
-      entry.broken = error;
-      context.logger.error({ sink: entry.name, reason: error.message, hint: error.hint }, 'a sink has failed');
-      return undefined;
-    }
+    const { name, origin, written } = entry;
+    return define(
+      entry,
+      () => this.#read(name, written, origin === 'file' ? file : undefined),
+      ({ message: reason, hint }) => context.logger.error({ sink: name, reason, hint }, 'a sink has failed'),
+    );
   }
 
   async #register(entry: Entry): Promise<void> {

@@ -1,7 +1,7 @@
 // The tables that a sink writes to: read when their topics are first met, read again when they may have changed, and made
 // or given columns where the definition says so.
 import type { ClientBase } from 'pg';
-import type { Pool } from '../postgres/pool.ts';
+import { inTransaction, type Pool } from '../postgres/pool.ts';
 import type { LogRecord } from '../protocol/records.ts';
 import { BadRecord } from './bad-record.ts';
 import { quote, readTable } from './catalogue.ts';
@@ -59,22 +59,11 @@ export class Targets {
     return (await this.mapping(topic))!;
   }
 
-  async #change(work: (client: ClientBase) => Promise<void>): Promise<void> {
-    const client = await this.#pool.connect();
-    let broken: Error | undefined;
-    try {
-      await client.query('BEGIN');
+  #change(work: (client: ClientBase) => Promise<void>): Promise<void> {
+    return inTransaction(this.#pool, async client => {
       await client.query('SELECT pg_advisory_xact_lock($1)', [ddlLock]);
       await work(client);
-      await client.query('COMMIT');
-    } catch (error) {
-      await client.query('ROLLBACK').catch((rollbackError: Error) => {
-        broken = rollbackError;
-      });
-      throw error;
-    } finally {
-      client.release(broken);
-    }
+    });
   }
 
   #columnsOf(reader: ChangeReader, record: LogRecord): { columns: NewColumn[]; key: string[] } {

@@ -1,5 +1,4 @@
 // What is asked of one pipeline is done in turn: one that is stopped is never left running beside its successor.
-import { OperationalError } from '../runtime/errors.ts';
 import { PipelineError } from './pipelines.ts';
 
 export class PipelineTurns {
@@ -37,15 +36,5 @@ export class PipelineTurns {
     if (hurry.aborted) return;
     const hurried = new Promise(resolve => hurry.addEventListener('abort', resolve, { once: true }));
     await Promise.race([Promise.all(this.#last.values()), hurried]);
-  }
-}
-
-/** A definition that cannot be understood refuses the request. */
-export function refusing<T>(read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof OperationalError)) throw error;
-    throw new PipelineError('invalid', error.message, error.hint);
   }
 }

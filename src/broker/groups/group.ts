@@ -14,6 +14,8 @@
 // sync), and whatever ends the wait answers it: each is answered exactly once. Everything here runs to its end
 // without waiting, except for saves; what a save finds when it is done may be another state or generation.
 //
+// It is one file because whatever may change the state has to be read together.
+//
 // Timers: a session per member, from its last sign of life; while it waits for an answer its expiry counts only if it
 // is new (it cannot send heartbeats before it knows its id). A rebalance timeout for members to rejoin, the same again
 // for them to ask for their assignment. Member ids handed out but not yet used to join (KIP-394) expire as sessions.

@@ -127,7 +127,7 @@ export class Membership {
     if (!table.hasIdentity && changesRows(definition)) {
       return {
         reason: 'its rows cannot be told apart: UPDATE and DELETE would fail once it is published',
-        hint: identityHint(table),
+        hint: identityHint([table]),
       };
     }
     if (isOutbox(definition, table.schema, table.name)) return undefined;

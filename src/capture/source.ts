@@ -52,11 +52,21 @@ const fullIsPublished = `c.relreplident = 'f' AND (
   NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped)
   OR EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $1 AND t.schemaname = n.nspname AND t.tablename = c.relname))`;
 
-/** What makes an UPDATE or DELETE say which row. */
-export const identityHint = (table: SourceTable): string =>
-  table.replicaIdentity === 'f'
-    ? `PostgreSQL 18 wants the generated columns of ${quoted(table)} published, which its REPLICA IDENTITY FULL takes in: run ALTER TABLE ${quoted(table)} REPLICA IDENTITY DEFAULT (with a primary key), or make the publication yourself WITH (publish_generated_columns = stored)`
-    : `give a primary key, or run: ALTER TABLE ${quoted(table)} REPLICA IDENTITY FULL`;
+/** What makes an UPDATE or DELETE of these tables say which row. */
+export function identityHint(tables: readonly SourceTable[]): string {
+  const alter = (identity: string, some: readonly SourceTable[]) =>
+    some.map(table => `ALTER TABLE ${quoted(table)} REPLICA IDENTITY ${identity}`).join('; ');
+  const whole = tables.filter(table => table.replicaIdentity === 'f');
+  const without = tables.filter(table => table.replicaIdentity !== 'f');
+  const hints: string[] = [];
+  if (without.length > 0) hints.push(`give a primary key, or run: ${alter('FULL', without)}`);
+  if (whole.length > 0) {
+    hints.push(
+      `PostgreSQL 18 wants generated columns published that REPLICA IDENTITY FULL takes in: run: ${alter('DEFAULT', whole)} (with a primary key), or make the publication yourself WITH (publish_generated_columns = stored)`,
+    );
+  }
+  return hints.join('; or ');
+}
 
 export interface SourceTable extends TableName {
   readonly oid: number;
@@ -224,7 +234,7 @@ export class Source {
     if (blind.length > 0) {
       throw new CaptureError(
         `${blind.map(table => `${table.schema}.${table.name}`).join(', ')} cannot be told apart by row: UPDATE and DELETE would fail once published`,
-        `${blind.map(identityHint).join('; ')}; or leave update and delete out of operations`,
+        `${identityHint(blind)}; or leave update and delete out of operations`,
       );
     }
     const list = tables.map(quoted).join(', ');

@@ -30,7 +30,7 @@ const sessions = { snapshotReaders: 4, snapshotRowsPerSecond: 30_000 };
 
 test('sessions read ranges of one table’s key at the same time', { timeout: 120_000 }, async () => {
   await query(`
-    CREATE TABLE wide ("Part" text, n int, pad text, PRIMARY KEY ("Part", n));
+    CREATE TABLE wide ("Part" text, n int, pad text, PRIMARY KEY ("Part", n)) WITH (autovacuum_enabled = off);
     INSERT INTO wide SELECT chr(65 + i % 7), i, repeat('é', 150) FROM generate_series(1, 60000) i;
     ANALYZE wide`);
   const writer = writing(rig.database.url, async client => {

@@ -111,6 +111,13 @@ export class Cluster {
     return layout;
   }
 
+  /** The names of all topics that it shows this client, but for its own (__consumer_offsets). Rejects with a ClientError. */
+  async listTopics(): Promise<string[]> {
+    const body = { topics: null, allowAutoTopicCreation: false };
+    const { topics } = await this.request('any', Metadata, body, { least: 4, most: 12 });
+    return topics.flatMap(({ name, isInternal }) => (name === null || isInternal ? [] : [name]));
+  }
+
   /** The broker that leads, as last heard. Throws KafkaError where none is known. */
   leaderOf(topic: string, partition: number): number {
     const layout = this.#topics.get(topic);

@@ -7,6 +7,8 @@ import { KafkaError, UnreachableError } from './errors.ts';
 
 export interface FetchPart {
   readonly topic: string;
+  /** Where all parts of a request have it, brokers refuse to answer of another topic of the same name (KIP-516). */
+  readonly topicId?: string;
   readonly partition: number;
   readonly offset: bigint;
   readonly maxBytes: number;
@@ -34,6 +36,12 @@ export interface Fetched {
   readonly aborted: readonly { readonly producerId: bigint; readonly firstOffset: bigint }[];
 }
 
+interface AskedPartition {
+  readonly partition: number;
+  readonly fetchOffset: bigint;
+  readonly partitionMaxBytes: number;
+}
+
 const isolationLevel = { read_uncommitted: 0, read_committed: 1 } as const;
 const answerTimeoutMs = 30_000;
 
@@ -44,12 +52,13 @@ export async function fetchFrom(
   parts: readonly FetchPart[],
   { isolation = 'read_uncommitted', maxWaitMs = 0, minBytes = 1, maxBytes = 50 * 2 ** 20 }: FetchOptions = {},
 ): Promise<Fetched[]> {
-  const topics = new Map<string, { partition: number; fetchOffset: bigint; partitionMaxBytes: number }[]>();
-  for (const { topic, partition, offset, maxBytes: partitionMaxBytes } of parts) {
-    const partitions = topics.get(topic) ?? [];
-    topics.set(topic, partitions);
-    partitions.push({ partition, fetchOffset: offset, partitionMaxBytes });
+  const topics = new Map<string, { topicId: string | undefined; partitions: AskedPartition[] }>();
+  for (const { topic, topicId, partition, offset, maxBytes: partitionMaxBytes } of parts) {
+    const asked = topics.get(topic) ?? { topicId, partitions: [] };
+    topics.set(topic, asked);
+    asked.partitions.push({ partition, fetchOffset: offset, partitionMaxBytes });
   }
+  const byId = new Map(Array.from(topics, ([topic, { topicId }]) => [topicId, topic]));
   const { errorCode, responses } = await cluster.request(
     leader,
     Fetch,
@@ -60,16 +69,21 @@ export async function fetchFrom(
       isolationLevel: isolationLevel[isolation],
       sessionId: 0,
       sessionEpoch: -1,
-      topics: Array.from(topics, ([topic, partitions]) => ({ topic, partitions })),
+      topics: Array.from(topics, ([topic, { topicId, partitions }]) => ({
+        topic,
+        ...(topicId === undefined ? {} : { topicId }),
+        partitions,
+      })),
       forgottenTopicsData: [],
       rackId: '',
     },
-    { lane: 'fetch', least: 4, most: 12, timeoutMs: maxWaitMs + answerTimeoutMs },
+    { lane: 'fetch', least: 4, most: byId.has(undefined) ? 12 : 17, timeoutMs: maxWaitMs + answerTimeoutMs },
   );
   if (errorCode !== ErrorCode.NONE) throw new KafkaError(errorCode, `a fetch from broker ${leader}`);
-  return responses.flatMap(({ topic, partitions }) =>
+  return responses.flatMap(({ topic, topicId, partitions }) =>
     partitions.map(({ partitionIndex, records, abortedTransactions, ...rest }) => ({
-      topic,
+      // From version 13 on answers name the id only.
+      topic: topic || (byId.get(topicId) ?? ''),
       partition: partitionIndex,
       errorCode: rest.errorCode,
       highWatermark: rest.highWatermark,

@@ -22,6 +22,8 @@ export class Receipts {
   readonly #inbox: Inbox;
   readonly #logger: Logger;
   #delivered = new Map<string, bigint>();
+  /** Taken out of `#delivered`, and perhaps not committed yet. */
+  #stored: ReadonlyMap<string, bigint> = new Map();
   #timer: NodeJS.Timeout | undefined;
   #storing: Promise<void> = Promise.resolve();
 
@@ -49,6 +51,7 @@ export class Receipts {
     const taken = this.#delivered;
     if (taken.size === 0) return;
     this.#delivered = new Map();
+    this.#stored = taken;
     try {
       await this.store(Array.from(taken, ([subscriber, seq]) => ({ kind: 'delivered', subscriber, seq })));
     } catch (error) {
@@ -75,6 +78,8 @@ export class Receipts {
 
   /** Up to where the subscriber has come, in this process's eyes too; the number before the oldest part where nothing tells. */
   async cursor(kind: Exclude<ReceiptKind, 'read'>, subscriber: string): Promise<bigint> {
+    // Before the rows are read: what is neither noted nor being stored by then is committed, and found.
+    const noted = kind === 'delivered' ? (this.#delivered.get(subscriber) ?? this.#stored.get(subscriber)) : undefined;
     const stored = await this.#inbox.read(async parts => {
       for (const { id } of parts.toReversed()) {
         const { rows } = await this.#inbox.pool.query<{ seq: bigint | null }>(
@@ -85,7 +90,6 @@ export class Receipts {
       }
       return (parts[0]?.firstSeq ?? 1n) - 1n;
     });
-    const noted = kind === 'delivered' ? this.#delivered.get(subscriber) : undefined;
     return noted !== undefined && noted > stored ? noted : stored;
   }
 

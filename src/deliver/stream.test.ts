@@ -394,3 +394,33 @@ test('too many connections are told when to come back, and a stop lets everybody
     assert.equal(server.deliveries.connections, 0);
   });
 });
+
+test('what is being stored as delivered is not pending either', async () => {
+  await withRig(async rig => {
+    const topic = await rig.createTopic('events');
+    const server = await rig.serve({ news });
+    await rig.send(topic, numbered(0, 3));
+    await rig.filled(server, 'news');
+    const channel = (await server.deliveries.channel('news'))!;
+    // Somebody else holds the receipts, so that what is stored does not commit.
+    const holder = await rig.database.pool.connect();
+    const { rows } = await holder.query(
+      `SELECT format('kafka.inbox_part_%s_receipts', part_id) AS name FROM kafka.inbox_parts`,
+    );
+    await holder.query(`BEGIN; LOCK TABLE ${rows[0].name} IN EXCLUSIVE MODE`);
+    channel.receipts.delivered('ada', 3n);
+    const stored = channel.receipts.flush();
+    await eventually(async () => {
+      const { rows: waiting } = await rig.database.pool.query(
+        `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      );
+      return waiting.length > 0;
+    });
+    const meanwhile = await channel.receipts.cursor('delivered', 'ada');
+    await holder.query('COMMIT');
+    holder.release();
+    await stored;
+    assert.equal(meanwhile, 3n);
+    assert.equal(await channel.receipts.cursor('delivered', 'ada'), 3n);
+  });
+});

@@ -71,6 +71,7 @@ export class Server {
       readStatus: () => this.#readStatus(),
       captures: () => this.#captures,
       sinks: () => this.#sinks,
+      inboxes: () => this.#deliveries,
       more: app => deliveryRoutes(app, () => this.#deliveries),
     });
   }
@@ -207,7 +208,6 @@ export class Server {
   async #startDeliveries(pool: Pool): Promise<void> {
     const { settings, logger } = this;
     const { log, topics } = this.#broker ?? {};
-    if (log !== undefined && Object.keys(settings.inboxes).length === 0) return;
     const deliveries = new Deliveries({
       databaseUrl: this.database.url,
       pool,

@@ -108,6 +108,7 @@ export async function openDeliverRig(options: Partial<LogOptions> = {}): Promise
         profiling: false,
         readiness: async () => undefined,
         readStatus: async () => undefined,
+        inboxes: () => deliveries,
         more: app => deliveryRoutes(app, () => deliveries),
       });
       await http.start();
@@ -119,7 +120,7 @@ export async function openDeliverRig(options: Partial<LogOptions> = {}): Promise
         stop() {
           stopped ??= (async () => {
             deliveries.drain();
-            await deliveries.stop();
+            await deliveries.stop(AbortSignal.abort());
             await http.stop(AbortSignal.abort());
           })();
           return stopped;

@@ -107,7 +107,7 @@ test('a signed URL says all that it grants', async () => {
 });
 
 test('without keys only this machine is served, and no page of another origin or under another name', async () => {
-  assert.throws(() => accessWith({ host: '0.0.0.0' }), /readable by everybody/);
+  assert.throws(() => accessWith({ host: '0.0.0.0' }).assertServable(), /readable by everybody/);
   assert.throws(() => accessWith({ jwtKey: 'short' }), /32 bytes/);
   assert.throws(() => accessWith({ jwtKey: '-----BEGIN PUBLIC KEY-----\nx' }), /cannot be read/);
   const access = accessWith({ corsOrigins: ['https://app.example'] });

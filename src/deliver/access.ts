@@ -59,15 +59,19 @@ export class Access {
   readonly #options: AccessOptions;
   readonly #verify: Verify | undefined;
 
-  /** Throws an OperationalError where it would be open to other machines, or a key cannot be used. */
+  /** Throws an OperationalError where a key cannot be used. */
   constructor(options: AccessOptions) {
     this.#options = options;
     this.#verify = options.jwtKey === null ? undefined : verifier(options.jwtKey, options);
     if (options.urlKey !== null && Buffer.byteLength(options.urlKey) < leastSecretBytes) {
       throw badKey('deliver.url.key', `it is shorter than ${leastSecretBytes} bytes`);
     }
-    if (!this.required && !isLoopback(options.host)) {
-      throw new OperationalError(`events would be readable by everybody who reaches ${options.host}`, {
+  }
+
+  /** Throws an OperationalError where inboxes would be open to other machines. */
+  assertServable(): void {
+    if (!this.required && !isLoopback(this.#options.host)) {
+      throw new OperationalError(`events would be readable by everybody who reaches ${this.#options.host}`, {
         code: 'BAD_SETTING',
         hint: 'set deliver.jwt.key or deliver.url.key, or let http listen on 127.0.0.1',
       });

@@ -60,17 +60,22 @@ export class Appender {
   }
 
   /** Makes the inbox where there is none of the name. */
-  static async open(pool: Pool, definition: InboxDefinition, term: () => Term): Promise<Appender> {
+  static async open(
+    pool: Pool,
+    definition: InboxDefinition,
+    term: () => Term,
+  ): Promise<{ appender: Appender; paused: boolean }> {
     const lane = new WriteLane(pool, term);
     const { name, acknowledge } = definition;
     const { rows } = await lane.transaction(client =>
-      client.query<{ id: number }>(
+      client.query<{ id: number; paused: boolean }>(
         `INSERT INTO kafka.inboxes AS i (name, acknowledge) VALUES ($1, $2)
-         ON CONFLICT (name) DO UPDATE SET acknowledge = excluded.acknowledge RETURNING inbox_id AS id`,
+         ON CONFLICT (name) DO UPDATE SET acknowledge = excluded.acknowledge RETURNING inbox_id AS id, paused`,
         [name, acknowledge],
       ),
     );
-    return new Appender(pool, definition, term, lane, new Inbox(pool, { id: rows[0]!.id, name, acknowledge }));
+    const { id, paused } = rows[0]!;
+    return { appender: new Appender(pool, definition, term, lane, new Inbox(pool, { id, name, acknowledge })), paused };
   }
 
   /** The number that the next row gets. */

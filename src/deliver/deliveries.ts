@@ -1,16 +1,14 @@
-// Delivery in this process. Where it leads the log it fills the inboxes that millrace.yaml defines, and serves those. Where
+// Delivery in this process. Where it leads the log it fills inboxes (inboxes.ts), and serves those. Where
 // it does not (broker=false), it serves all inboxes that the database has, and hears from the one that fills them.
 import type { Logger } from 'pino';
 import type { Pool } from '../postgres/pool.ts';
-import { OperationalError } from '../runtime/errors.ts';
 import type { Part } from '../runtime/lifecycle.ts';
-import type { Term } from '../storage/topics.ts';
+import { PipelineError } from '../storage/pipelines.ts';
 import { Access, type AccessOptions } from './access.ts';
-import { Appender } from './appender.ts';
 import { Channel } from './channel.ts';
-import { type InboxDefinition, readDefinition } from './definition.ts';
 import type { InboxRow } from './inbox.ts';
-import { Ingest, type IngestContext, type IngestState } from './ingest.ts';
+import { type FilledInbox, Inboxes, type InboxesOptions } from './inboxes.ts';
+import { type IngestCounters, noCounters } from './ingest.ts';
 import { RequestRate, Turnstile } from './limits.ts';
 import { Listener } from './listener.ts';
 
@@ -25,7 +23,7 @@ export interface DeliveriesOptions {
   readonly access: AccessOptions;
   readonly limits: DeliveryLimits;
   /** Undefined in a process that does not lead the log. */
-  readonly ingest: (Omit<IngestContext, 'logger'> & { readonly term: () => Term }) | undefined;
+  readonly ingest: InboxesOptions['ingest'] | undefined;
 }
 
 export interface DeliveryLimits {
@@ -39,20 +37,22 @@ export interface DeliveryLimits {
   readonly heartbeatMs: number;
 }
 
-export interface InboxStatus {
+export interface InboxStatus extends IngestCounters {
   readonly name: string;
   /** Undefined where another process fills it. */
-  readonly state: IngestState | undefined;
+  readonly origin: FilledInbox['origin'] | undefined;
+  readonly state: FilledInbox['state'] | undefined;
   readonly reason: string | undefined;
+  readonly hint: string | undefined;
   readonly connections: number;
   /** Records that are not in the inbox yet. */
   readonly lag: bigint;
-  readonly records: number;
-  readonly events: number;
-  readonly duplicates: number;
-  readonly dead: number;
   readonly written: number;
   readonly closed: Readonly<Record<string, number>>;
+}
+
+export interface DescribedInbox extends InboxStatus {
+  readonly definition: unknown;
 }
 
 /** Heartbeats are spread over so many moments. */
@@ -69,10 +69,10 @@ export class Deliveries implements Part {
   readonly rate: RequestRate;
   readonly turns = new Turnstile(readsAtOnce, maxWaitingReads);
   readonly #options: DeliveriesOptions;
-  readonly #definitions: readonly InboxDefinition[];
   readonly #channels = new Map<string, Channel>();
-  readonly #ingests = new Map<string, Ingest>();
   readonly #timers: NodeJS.Timeout[] = [];
+  /** Undefined where others fill them. */
+  readonly #inboxes: Inboxes | undefined;
   #listener: Listener | undefined;
   #lookedAt = 0;
   #draining = false;
@@ -82,20 +82,20 @@ export class Deliveries implements Part {
     this.#options = options;
     this.limits = options.limits;
     this.rate = new RequestRate(options.limits.requestsPerSecond);
-    this.#definitions = Object.entries(options.definitions).map(([name, value]) =>
-      readDefinition(name, value, options.file),
-    );
-    const groups = new Map<string, string>();
-    for (const { name, group } of this.#definitions) {
-      const other = groups.get(group);
-      groups.set(group, name);
-      if (other === undefined) continue;
-      throw new OperationalError(`inboxes ${other} and ${name} have the same group ${group}`, {
-        code: 'BAD_SETTING',
-        hint: 'give each its own',
-      });
-    }
     this.access = new Access(options.access);
+    const { pool, logger, definitions, file, ingest } = options;
+    if (ingest === undefined) return;
+    this.#inboxes = new Inboxes({
+      pool,
+      logger,
+      definitions,
+      file,
+      ingest,
+      onOpened: inbox => this.#add(inbox),
+      onAppended: (name, events, end) => this.#channels.get(name)?.feed.offer(events, end),
+      onDeleted: name => this.#remove(name),
+      assertServable: () => this.access.assertServable(),
+    });
   }
 
   get draining(): boolean {
@@ -109,14 +109,16 @@ export class Deliveries implements Part {
   }
 
   async start(): Promise<void> {
-    const { ingest, databaseUrl, logger } = this.#options;
-    if (ingest) await this.#startIngests(ingest);
+    const { databaseUrl, logger } = this.#options;
+    if (this.#inboxes !== undefined) await this.#inboxes.start();
     else {
+      this.access.assertServable();
       await this.#look();
       this.#listener = new Listener({
         databaseUrl,
         logger,
         onReached: (inboxId, partId, end) => this.#reached(inboxId, partId, end),
+        onDropped: id => this.#dropped(id),
         onConnected: () => this.#refresh(),
       });
       this.#listener.start();
@@ -124,29 +126,17 @@ export class Deliveries implements Part {
     this.#startTimers();
   }
 
-  async #startIngests({ log, topics, term }: NonNullable<DeliveriesOptions['ingest']>): Promise<void> {
-    const { pool, logger } = this.#options;
-    for (const definition of this.#definitions) {
-      const appender = await Appender.open(pool, definition, term);
-      const channel = this.#add(appender.inbox);
-      const ingest = new Ingest({
-        log,
-        topics,
-        logger,
-        definition,
-        appender,
-        onAppended: (events, end) => channel.feed.offer(events, end),
-      });
-      this.#ingests.set(definition.name, ingest);
-      ingest.start();
-    }
-  }
-
   #add(row: ConstructorParameters<typeof Channel>[0]): Channel {
     const { pool, logger, limits } = this.#options;
     const channel = new Channel(row, { pool, logger, turns: this.turns, maxBuffered: limits.bufferBytes });
     this.#channels.set(channel.inbox.name, channel);
     return channel;
+  }
+
+  async #remove(name: string): Promise<void> {
+    const channel = this.#channels.get(name);
+    this.#channels.delete(name);
+    await channel?.stop();
   }
 
   #startTimers(): void {
@@ -204,6 +194,10 @@ export class Deliveries implements Part {
     }
   }
 
+  #dropped(inboxId: number): void {
+    for (const { inbox } of this.#channels.values()) if (inbox.id === inboxId) void this.#remove(inbox.name);
+  }
+
   async #refresh(): Promise<void> {
     for (const { inbox, feed } of this.#channels.values()) {
       inbox.expectPart();
@@ -212,22 +206,54 @@ export class Deliveries implements Part {
   }
 
   status(): InboxStatus[] {
-    return Array.from(this.#channels.values(), ({ inbox, feed, counters }) => {
-      const ingest = this.#ingests.get(inbox.name)?.status();
-      return {
-        name: inbox.name,
-        state: ingest?.state,
-        reason: ingest?.reason,
-        connections: feed.size,
-        lag: ingest?.lag ?? 0n,
-        records: ingest?.records ?? 0,
-        events: ingest?.events ?? 0,
-        duplicates: ingest?.duplicates ?? 0,
-        dead: ingest?.dead ?? 0,
-        written: counters.written,
-        closed: counters.closed,
-      };
-    });
+    const names = new Set([...(this.#inboxes?.names() ?? []), ...this.#channels.keys()]);
+    return Array.from(names, name => this.#statusOf(name));
+  }
+
+  describe(name: string): DescribedInbox {
+    return { ...this.#statusOf(name), definition: this.#filling().definition(name) };
+  }
+
+  async create(name: string, definition: unknown): Promise<DescribedInbox> {
+    await this.#filling().create(name, definition);
+    return this.describe(name);
+  }
+
+  async delete(name: string): Promise<Record<string, never>> {
+    await this.#filling().delete(name);
+    return {};
+  }
+
+  async pause(name: string): Promise<DescribedInbox> {
+    await this.#filling().pause(name);
+    return this.describe(name);
+  }
+
+  async resume(name: string): Promise<DescribedInbox> {
+    await this.#filling().resume(name);
+    return this.describe(name);
+  }
+
+  async restart(name: string): Promise<DescribedInbox> {
+    await this.#filling().restart(name);
+    return this.describe(name);
+  }
+
+  #filling(): Inboxes {
+    if (this.#inboxes !== undefined) return this.#inboxes;
+    throw new PipelineError('state', 'another process fills the inboxes', 'ask the one that leads the log');
+  }
+
+  #statusOf(name: string): InboxStatus {
+    const channel = this.#channels.get(name);
+    const filled = this.#inboxes?.status(name) ?? notFilled;
+    return {
+      name,
+      ...filled,
+      connections: channel?.feed.size ?? 0,
+      written: channel?.counters.written ?? 0,
+      closed: channel?.counters.closed ?? {},
+    };
   }
 
   /** Ends connections, so that HTTP can close. */
@@ -236,11 +262,13 @@ export class Deliveries implements Part {
     for (const channel of this.#channels.values()) channel.end();
   }
 
-  async stop(): Promise<void> {
+  async stop(hurry: AbortSignal): Promise<void> {
     this.#draining = true;
     for (const timer of this.#timers) clearInterval(timer);
-    await Promise.all(Array.from(this.#ingests.values(), ingest => ingest.stop()));
+    await this.#inboxes?.stop(hurry);
     await this.#listener?.stop();
     await Promise.all(Array.from(this.#channels.values(), channel => channel.stop()));
   }
 }
+
+const notFilled = { origin: undefined, state: undefined, reason: undefined, hint: undefined, lag: 0n, ...noCounters() };

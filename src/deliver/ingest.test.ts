@@ -131,7 +131,7 @@ test('a writer whose term is over changes nothing', async () => {
     const topic = await rig.createTopic('events');
     const definition = readDefinition('news', { topics: ['events'] }, undefined);
     let epoch = rig.log.epoch;
-    const appender = await Appender.open(rig.database.pool, definition, () => ({ brokerId: 1, epoch }));
+    const { appender } = await Appender.open(rig.database.pool, definition, () => ({ brokerId: 1, epoch }));
     await appender.load();
     const record = { offset: 0n, timestamp: 0n, key: Buffer.from('ada'), value: Buffer.from('hello'), headers: [] };
     const entry = entryOf(definition, record, { topic: 'events', topicId: topic.id, partition: 0 })!;
@@ -152,7 +152,10 @@ test('parts and key tables take turns, and are dropped whole when their time is 
   try {
     const topic = await rig.createTopic('events');
     const definition = readDefinition('news', { topics: ['events'], retention: '1h', window: '10m' }, undefined);
-    const appender = await Appender.open(rig.database.pool, definition, () => ({ brokerId: 1, epoch: rig.log.epoch }));
+    const { appender } = await Appender.open(rig.database.pool, definition, () => ({
+      brokerId: 1,
+      epoch: rig.log.epoch,
+    }));
     await appender.load();
     const append = async (offset: bigint): Promise<number> => {
       const record = { offset, timestamp: 0n, key: Buffer.from('ada'), value: Buffer.from('hello'), headers: [] };

@@ -54,7 +54,7 @@ export class Ingest {
   readonly #logger: Logger;
   readonly #stopping = new AbortController();
   readonly #stopped = aborted(this.#stopping.signal);
-  readonly counters: IngestCounters = { records: 0, events: 0, duplicates: 0, dead: 0 };
+  readonly counters: IngestCounters;
   #running: Promise<void> | undefined;
   #state: IngestState = 'starting';
   #reason: string | undefined;
@@ -63,8 +63,10 @@ export class Ingest {
   #housekeepingAt = 0;
   #keptAt = Date.now();
 
-  constructor(options: IngestOptions) {
+  /** `counters` go on from those of the one before it. */
+  constructor(options: IngestOptions, counters = noCounters()) {
     this.#options = options;
+    this.counters = counters;
     this.#logger = options.logger.child({ inbox: options.definition.name });
   }
 
@@ -297,5 +299,6 @@ export class Ingest {
   }
 }
 
+export const noCounters = (): IngestCounters => ({ records: 0, events: 0, duplicates: 0, dead: 0 });
 const newBatch = (): Batch => ({ entries: [], keys: new Set(), bytes: 0 });
 const isFull = ({ entries, bytes }: Batch): boolean => entries.length >= maxEntries || bytes >= maxBytes;

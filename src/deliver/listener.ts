@@ -10,6 +10,7 @@ export interface ListenerOptions {
   readonly databaseUrl: string;
   readonly logger: Logger;
   readonly onReached: (inboxId: number, partId: number, end: bigint) => void;
+  readonly onDropped: (inboxId: number) => void;
   /** Notifications may have been missed. */
   readonly onConnected: () => Promise<void>;
 }
@@ -55,7 +56,7 @@ export class Listener {
 
   /** Until the connection is lost or the listener stops. */
   async #listen(): Promise<void> {
-    const { databaseUrl, onReached, onConnected } = this.#options;
+    const { databaseUrl, onReached, onDropped, onConnected } = this.#options;
     const client = new PostgresClient(databaseUrl, {
       application_name: 'millrace listener',
       connectionTimeoutMillis: 10_000,
@@ -70,6 +71,7 @@ export class Listener {
     client.on('notification', ({ payload = '' }) => {
       const [inbox, part, end] = payload.split(' ');
       if (end !== undefined && /^\d+$/.test(end)) onReached(Number(inbox), Number(part), BigInt(end));
+      else if (part === 'dropped') onDropped(Number(inbox));
     });
     await client.connect();
     await client.query(settleSession);

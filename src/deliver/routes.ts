@@ -64,12 +64,6 @@ export function deliveryRoutes(app: FastifyInstance, running: () => Deliveries |
     },
     { prefix: '/v1' },
   );
-  app.get('/api/inboxes', async (_request, reply) => {
-    reply.type('application/json');
-    return JSON.stringify(running()?.status() ?? [], (_key, value: unknown) =>
-      typeof value === 'bigint' ? Number(value) : value,
-    );
-  });
 }
 
 async function ask(

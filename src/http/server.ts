@@ -9,6 +9,7 @@ import { type CaptureControl, captureRoutes } from './routes/captures.ts';
 import { debugRoutes } from './routes/debug.ts';
 import { healthRoutes, type Readiness } from './routes/health.ts';
 import { metricsRoutes } from './routes/metrics.ts';
+import { type PipelineControl, pipelineRoutes } from './routes/pipelines.ts';
 import { type SinkControl, sinkRoutes } from './routes/sinks.ts';
 import { statusPageRoutes } from './routes/status-page.ts';
 import type { Status } from './status.ts';
@@ -21,6 +22,7 @@ export interface HttpOptions {
   readonly readStatus: () => Promise<Status | undefined>;
   readonly captures?: () => CaptureControl | undefined;
   readonly sinks?: () => SinkControl | undefined;
+  readonly inboxes?: () => PipelineControl | undefined;
   /** Routes of features that bring their own. */
   readonly more?: (app: FastifyInstance) => void;
 }
@@ -43,7 +45,7 @@ export class HttpServer implements Part {
   }
 
   async start(): Promise<void> {
-    const { address, readiness, readStatus, registry, profiling, captures, sinks, more } = this.#options;
+    const { address, readiness, readStatus, registry, profiling, captures, sinks, inboxes, more } = this.#options;
     // Loaded here, while PostgreSQL starts: fastify takes a fifth of all of Millrace's start.
     const { fastify } = await import('fastify');
     if (this.#stopped) return;
@@ -54,6 +56,7 @@ export class HttpServer implements Part {
     statusPageRoutes(app, readStatus);
     if (captures) captureRoutes(app, captures);
     if (sinks) sinkRoutes(app, sinks);
+    if (inboxes) pipelineRoutes(app, 'inbox', inboxes);
     more?.(app);
     if (profiling) debugRoutes(app);
     this.#app = app;

@@ -1,4 +1,4 @@
-// /api/<kind>s: what pipelines of one kind do, as JSON; and, from this machine only, to make, pause, resume, restart and
+// /api/captures, /api/sinks, /api/inboxes: what pipelines of one kind do, as JSON; and, from this machine only, to make, pause, resume, restart and
 // delete them. What a definition means, and what may be done when, is the feature's affair.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { isLoopback } from '../../runtime/listening.ts';
@@ -23,6 +23,12 @@ const statusCodes: Readonly<Record<Refusal, number>> = {
   state: 409,
 };
 
+const collections: Readonly<Record<PipelineKind, string>> = {
+  capture: '/api/captures',
+  sink: '/api/sinks',
+  inbox: '/api/inboxes',
+};
+
 type Named = { Params: { name: string } };
 
 /** `control` gives undefined until the feature has started. `more` adds routes of one kind, below the same rules. */
@@ -45,7 +51,7 @@ export function pipelineRoutes<Control extends PipelineControl>(
     api.post('/', async (request, reply) => {
       const { name, definition } = readBody(request.body, kind);
       const made = await running().create(name, definition);
-      return reply.code(201).header('location', `/api/${kind}s/${name}`).send(made);
+      return reply.code(201).header('location', `${collections[kind]}/${name}`).send(made);
     });
     api.get<Named>('/:name', async ({ params }) => running().describe(params.name));
     api.delete<Named>('/:name', async ({ params }) => running().delete(params.name));
@@ -54,7 +60,7 @@ export function pipelineRoutes<Control extends PipelineControl>(
     }
     more?.(api, running);
   };
-  app.register(routes, { prefix: `/api/${kind}s` });
+  app.register(routes, { prefix: collections[kind] });
 }
 
 function readBody(body: unknown, kind: PipelineKind): { name: string; definition: unknown } {

@@ -1,9 +1,9 @@
 // What a capture is told to do: a part of millrace.yaml, `capture.<name>`, or given over HTTP. Unknown keys are refused.
 import { z } from 'zod';
+import { type RemoteTarget, readTarget, targetSchema } from '../client/target.ts';
 import { type DefinitionPlace, keyIn, parseDefinition } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
 import { dereference, type ReferenceSources, refusePassword } from '../runtime/references.ts';
-import { type CaptureTarget, readTarget, targetSchema } from './target.ts';
 
 const tablePattern = z.string().regex(/^[^.]+\.[^.]+$/, 'schema.table, where * stands for any characters');
 const columnName = z.string().regex(/^[^.]+\.[^.]+\.[^.]+$/, 'schema.table.column');
@@ -85,7 +85,7 @@ export interface CaptureDefinition extends Omit<Read, 'slot' | 'publication' | '
   readonly publication: string;
   readonly prefix: string;
   readonly decimals: 'precise' | 'string' | 'double';
-  readonly target: CaptureTarget | undefined;
+  readonly target: RemoteTarget | undefined;
 }
 
 export interface DefinitionGiven {

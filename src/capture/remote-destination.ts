@@ -13,14 +13,15 @@ import type pg from 'pg';
 import type { Logger } from 'pino';
 import { createTopic, latest, listOffsets, newProducerId, topicConfig } from '../client/admin.ts';
 import { Cluster, type ClusterOptions } from '../client/cluster.ts';
-import { KafkaError } from '../client/errors.ts';
+import { isSequenceRefusal, KafkaError } from '../client/errors.ts';
 import { addSequence, Producer } from '../client/producer.ts';
-import { batchAt, scanOwn } from '../client/tail.ts';
+import { batchAt, holdsTheSame, scanOwn } from '../client/tail.ts';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import { decodeBatch } from '../protocol/compression.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import * as header from '../protocol/record-batch.ts';
 import type { LogRecord } from '../protocol/records.ts';
+import { RemoteProducers } from '../storage/remote-producers.ts';
 import { TopicError } from '../storage/topics.ts';
 import type { WriteLane } from '../storage/write-lane.ts';
 import type { Destination, Place, StoredPosition } from './destination.ts';
@@ -67,15 +68,6 @@ interface RemotePlace extends Place {
 
 /** Kafka's default of max.message.bytes, where the target does not tell. */
 const usualMessageBytes = 1_048_588;
-/** After so many in a row the sequences are given up: the target has forgotten or lost what the end would tell. */
-const mostRefusals = 5;
-const refusals: readonly number[] = [
-  ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-  ErrorCode.DUPLICATE_SEQUENCE_NUMBER,
-  ErrorCode.UNKNOWN_PRODUCER_ID,
-  ErrorCode.INVALID_PRODUCER_EPOCH,
-];
-
 export class RemoteDestination implements Destination {
   readonly settleMs = 10_000;
   readonly #options: RemoteDestinationOptions;
@@ -84,6 +76,7 @@ export class RemoteDestination implements Destination {
   readonly #opening = new Map<string, Promise<RemotePlace | undefined>>();
   readonly #dirty = new Map<RemotePartition, string>();
   #positions: RemotePositions | undefined;
+  #producers: RemoteProducers | undefined;
   #noted = new Map<string, RemotePosition[]>();
   #producerIds: ReadonlySet<bigint> = new Set();
   #producerId = -1n;
@@ -111,17 +104,21 @@ export class RemoteDestination implements Destination {
     const clusterId = this.#cluster.clusterId!;
     const positions = new RemotePositions(lane, captureId, clusterId);
     this.#positions = positions;
-    const known = await positions.producers();
-    let newest = known.at(-1);
-    if (newest === undefined || newest.refusals >= mostRefusals) {
+    const producers = new RemoteProducers(
+      lane,
+      { table: 'kafka.capture_producers', column: 'capture_id', id: captureId },
+      clusterId,
+    );
+    this.#producers = producers;
+    const known = await producers.load(async () => {
       const producerId = await newProducerId(this.#cluster);
-      await positions.addProducer(producerId);
       logger.info({ clusterId, producerId: String(producerId) }, 'took a producer id in the target');
-      newest = { producerId, refusals: 0 };
-    }
+      return producerId;
+    });
+    const newest = known.at(-1)!;
     this.#producerId = newest.producerId;
     this.#refusals = newest.refusals;
-    this.#producerIds = new Set([...known.map(({ producerId }) => producerId), newest.producerId]);
+    this.#producerIds = new Set(known.map(({ producerId }) => producerId));
     this.#noted = await positions.load();
     this.#producer = new Producer({
       cluster: this.#cluster,
@@ -213,12 +210,12 @@ export class RemoteDestination implements Destination {
       }
       if (this.#refusals > 0) {
         this.#refusals = 0;
-        await this.#positions!.refused(this.#producerId, false);
+        await this.#producers!.refused(this.#producerId, false);
       }
       this.#acknowledged(topic, at, batch, last, baseOffset);
     } catch (error) {
-      if (error instanceof KafkaError && refusals.includes(error.code)) {
-        await this.#positions!.refused(this.#producerId, true).catch(() => {}); // it is counted the next time
+      if (isSequenceRefusal(error)) {
+        await this.#producers!.refused(this.#producerId, true).catch(() => {}); // it is counted the next time
       }
       for (const waiting of held.splice(0)) waiting.reject(error);
       return;
@@ -356,21 +353,4 @@ function positionOf(records: readonly LogRecord[]): Position | undefined {
     if (lsn !== undefined && ordinal !== undefined) return { commitLsn: parseLsn(lsn), ordinal: Number(ordinal) };
   }
   return undefined;
-}
-
-/** Whatever the target has made of offsets, timestamps and codec. */
-async function holdsTheSame(there: Buffer, batch: Buffer): Promise<boolean> {
-  if (
-    header.producerId(there) !== header.producerId(batch) ||
-    header.baseSequence(there) !== header.baseSequence(batch)
-  ) {
-    return false;
-  }
-  const [theirs, ours] = await Promise.all([decodeBatch(there, decodedBytes), decodeBatch(batch, decodedBytes)]);
-  const text = (records: readonly LogRecord[]) =>
-    records.map(({ key, value, headers }) => [key, value, ...headers.flatMap(h => [Buffer.from(h.key), h.value])]);
-  const [a, b] = [text(theirs).flat(), text(ours).flat()];
-  return (
-    a.length === b.length && a.every((part, i) => (part === null ? b[i] === null : b[i] !== null && part.equals(b[i]!)))
-  );
 }

@@ -1,4 +1,4 @@
-// What Postgres knows of a capture's remote target: producer ids, and how far each partition was when it was last noted.
+// What Postgres knows of a capture's remote target: how far each partition was when it was last noted.
 import type pg from 'pg';
 import { formatLsn, type Lsn, parseLsn } from '../postgres/lsn.ts';
 import type { WriteLane } from '../storage/write-lane.ts';
@@ -13,11 +13,6 @@ export interface RemotePosition {
   readonly nextOffset: bigint;
   readonly producerId: bigint;
   readonly nextSequence: number;
-}
-
-export interface KnownProducer {
-  readonly producerId: bigint;
-  readonly refusals: number;
 }
 
 interface Row {
@@ -40,39 +35,6 @@ export class RemotePositions {
     this.#lane = lane;
     this.#captureId = captureId;
     this.#clusterId = clusterId;
-  }
-
-  /** Newest last. */
-  async producers(): Promise<KnownProducer[]> {
-    const { rows } = await this.#lane.transaction(client =>
-      client.query<{ producer_id: string; refusals: number }>(
-        `SELECT producer_id::text, refusals FROM kafka.capture_producers WHERE capture_id = $1 AND cluster_id = $2
-         ORDER BY made_at, producer_id`,
-        [this.#captureId, this.#clusterId],
-      ),
-    );
-    return rows.map(row => ({ producerId: BigInt(row.producer_id), refusals: row.refusals }));
-  }
-
-  async addProducer(producerId: bigint): Promise<void> {
-    await this.#lane.transaction(client =>
-      client.query('INSERT INTO kafka.capture_producers (capture_id, cluster_id, producer_id) VALUES ($1, $2, $3)', [
-        this.#captureId,
-        this.#clusterId,
-        producerId,
-      ]),
-    );
-  }
-
-  /** A partition refused what follows its end; `again` false: one has taken it. */
-  async refused(producerId: bigint, again: boolean): Promise<void> {
-    await this.#lane.transaction(client =>
-      client.query(
-        `UPDATE kafka.capture_producers SET refusals = CASE WHEN $4 THEN refusals + 1 ELSE 0 END
-         WHERE capture_id = $1 AND cluster_id = $2 AND producer_id = $3`,
-        [this.#captureId, this.#clusterId, producerId, again],
-      ),
-    );
   }
 
   /** By topic and partition. */

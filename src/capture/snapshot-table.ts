@@ -1,6 +1,7 @@
 // The reading of one table: what it needs before its first chunk, then its pieces, each by the session that takes it. A
 // piece is read chunk after chunk; where it has come to is stored when the chunk is in the log, and a crash goes on there.
 import type { Logger } from 'pino';
+import type { Throttle } from '../runtime/throttle.ts';
 import type { ChangeWriter } from './change-writer.ts';
 import type { CaptureDefinition } from './definition.ts';
 import type { Outlet } from './outlet.ts';
@@ -10,7 +11,6 @@ import type { Placed, Reading, SnapshotPlacement } from './snapshot-placement.ts
 import { byCtid } from './snapshot-plan.ts';
 import { type Chunk, chunkRows, type SnapshotReader } from './snapshot-reader.ts';
 import { quoted, type Source } from './source.ts';
-import type { Throttle } from './throttle.ts';
 import { Visibility } from './visibility.ts';
 
 export interface TableReadingOptions {

@@ -8,6 +8,7 @@
 // A chunk's rows get positions in the stream as changes do (outlet.ts), and where each partition stands tells after a
 // crash which of its rows are in the log.
 import type { Logger } from 'pino';
+import { Throttle } from '../runtime/throttle.ts';
 import type { ChangeWriter } from './change-writer.ts';
 import { type CaptureDefinition, isOutbox, type TableName, topicOf } from './definition.ts';
 import type { Outlet } from './outlet.ts';
@@ -18,7 +19,6 @@ import { SnapshotReader } from './snapshot-reader.ts';
 import { TableReading } from './snapshot-table.ts';
 import type { Source, SourceTable } from './source.ts';
 import type { ChangeHandler } from './stream.ts';
-import { Throttle } from './throttle.ts';
 
 export interface SnapshotsOptions {
   readonly definition: CaptureDefinition;

@@ -5,6 +5,7 @@ import { ListOffsets } from '../protocol/messages/02-list-offsets.ts';
 import { CreateTopics } from '../protocol/messages/19-create-topics.ts';
 import { InitProducerId } from '../protocol/messages/22-init-producer-id.ts';
 import { DescribeConfigs } from '../protocol/messages/32-describe-configs.ts';
+import { CreatePartitions } from '../protocol/messages/37-create-partitions.ts';
 import type { Cluster, TopicLayout } from './cluster.ts';
 import { KafkaError, UnreachableError } from './errors.ts';
 
@@ -47,6 +48,33 @@ export async function createTopic(cluster: Cluster, topic: NewRemoteTopic): Prom
     const layout = await cluster.topic(name);
     if (layout === undefined) throw new KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, `topic ${name}`);
     return layout;
+  });
+}
+
+/** Gives the topic more partitions, `count` in all. Resolves with the topic as it then is, also where it had them already. */
+export async function createPartitions(cluster: Cluster, name: string, count: number): Promise<TopicLayout> {
+  await cluster.retrying(async () => {
+    const { results } = await cluster.request(
+      'controller',
+      CreatePartitions,
+      { topics: [{ name, count, assignments: null }], timeoutMs: createTimeoutMs, validateOnly: false },
+      { timeoutMs: createTimeoutMs + 10_000 },
+    );
+    const answer = results.find(result => result.name === name);
+    if (answer === undefined) throw new UnreachableError(`topic ${name} was passed over`);
+    // What it says to a count that there is already.
+    if (answer.errorCode === ErrorCode.INVALID_PARTITIONS) {
+      await cluster.refresh(true);
+      if (((await cluster.topic(name))?.partitions.length ?? 0) >= count) return;
+    }
+    if (answer.errorCode !== ErrorCode.NONE)
+      throw new KafkaError(answer.errorCode, `topic ${name}`, answer.errorMessage);
+  });
+  return cluster.retrying(async () => {
+    await cluster.refresh(true);
+    const layout = await cluster.topic(name);
+    if (layout !== undefined && layout.partitions.length >= count) return layout;
+    throw new UnreachableError(`topic ${name} does not show its ${count} partitions yet`);
   });
 }
 

@@ -59,6 +59,11 @@ export class Cluster {
     return this.#clusterId;
   }
 
+  /** As last heard. */
+  get brokerIds(): readonly number[] {
+    return [...this.#brokers.keys()];
+  }
+
   get isClosed(): boolean {
     return this.#closing.signal.aborted;
   }

@@ -1,6 +1,6 @@
 // What a remote cluster may do to its client. All carry `retriable`: whether the same may succeed later without anybody
 // changing anything; the callers' loops go by it alone.
-import { type ErrorName, errorOf } from '../protocol/errors.ts';
+import { ErrorCode, type ErrorName, errorOf } from '../protocol/errors.ts';
 
 export abstract class ClientError extends Error {
   abstract readonly retriable: boolean;
@@ -51,3 +51,14 @@ export class ClientClosedError extends ClientError {
 }
 
 export const isRetriable = (error: unknown): boolean => error instanceof ClientError && error.retriable;
+
+/** The partition's end is not what the sequence of an idempotent producer follows. */
+export const isSequenceRefusal = (error: unknown): boolean =>
+  error instanceof KafkaError && sequenceRefusals.includes(error.code);
+
+const sequenceRefusals: readonly number[] = [
+  ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+  ErrorCode.DUPLICATE_SEQUENCE_NUMBER,
+  ErrorCode.UNKNOWN_PRODUCER_ID,
+  ErrorCode.INVALID_PRODUCER_EPOCH,
+];

@@ -11,17 +11,28 @@ export interface CommittedOffset {
   readonly partition: number;
   /** The next to read. */
   readonly offset: bigint;
+  /** -1 or absent: not known. */
+  readonly leaderEpoch?: number;
+  readonly metadata?: string | null;
+}
+
+interface Committed {
+  readonly partitionIndex: number;
+  readonly committedOffset: bigint;
+  readonly committedLeaderEpoch: number;
+  readonly committedMetadata: string | null;
 }
 
 const groupKey = 0;
 
-/** The broker that keeps the group, asked for anew. Rejects with a ClientError. */
+/** The broker that keeps the group, asked for anew; it is among those that the cluster knows. Rejects with a ClientError. */
 export async function coordinatorOf(cluster: Cluster, group: string): Promise<number> {
   const body = { key: group, keyType: groupKey, coordinatorKeys: [group] };
   const answer = await cluster.request('any', FindCoordinator, body, { least: 1 });
   // Up to version 3 it is the answer itself (KIP-699).
   const found = answer.coordinators?.find(({ key }) => key === group) ?? answer;
   if (found.errorCode !== ErrorCode.NONE) throw new KafkaError(found.errorCode, `group ${group}`, found.errorMessage);
+  if (!cluster.brokerIds.includes(found.nodeId)) await cluster.refresh();
   return found.nodeId;
 }
 
@@ -31,11 +42,16 @@ export async function commitOffsets(
   group: string,
   offsets: readonly CommittedOffset[],
 ): Promise<void> {
-  const topics = new Map<string, { partitionIndex: number; committedOffset: bigint; committedMetadata: null }[]>();
-  for (const { topic, partition, offset } of offsets) {
+  const topics = new Map<string, Committed[]>();
+  for (const { topic, partition, offset, leaderEpoch = -1, metadata = null } of offsets) {
     const partitions = topics.get(topic) ?? [];
     topics.set(topic, partitions);
-    partitions.push({ partitionIndex: partition, committedOffset: offset, committedMetadata: null });
+    partitions.push({
+      partitionIndex: partition,
+      committedOffset: offset,
+      committedLeaderEpoch: leaderEpoch,
+      committedMetadata: metadata,
+    });
   }
   const asked = Array.from(topics, ([name, partitions]) => ({ name, partitions }));
   await cluster.retrying(async () => {

@@ -7,7 +7,7 @@ import { ScriptedBroker } from '../../test/scripted-broker.ts';
 import { decodeBatch } from '../protocol/compression.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import { Produce } from '../protocol/messages/00-produce.ts';
-import { baseOffset } from '../protocol/record-batch.ts';
+import { baseOffset, baseSequence } from '../protocol/record-batch.ts';
 import { buildBatch } from '../protocol/records.ts';
 import { newProducerId } from './admin.ts';
 import { Cluster } from './cluster.ts';
@@ -119,4 +119,60 @@ test('another cluster behind the same address is not written to', async t => {
   broker.decide = api => (api.key === Produce.key ? ErrorCode.NOT_LEADER_OR_FOLLOWER : 'serve');
   await assert.rejects(producer.append('t', 0, batchOf('a')), /was scripted, and now answers as another/);
   await assert.rejects(cluster.refresh(), /another/);
+});
+
+test('a batch that overtook the one before it, and was refused for that, goes again', async () => {
+  const asked: { sequence: number; answer: (errorCode: number) => void }[] = [];
+  let wake = (): void => {};
+  const cluster = {
+    isClosed: false,
+    closing: new AbortController().signal,
+    leaderOf: () => 1,
+    refresh: async () => {},
+    request: (_node: number, _api: unknown, request: { topicData: { partitionData: { records: Buffer }[] }[] }) => {
+      const sequence = baseSequence(request.topicData[0]!.partitionData[0]!.records);
+      wake();
+      return new Promise(resolve => {
+        const answer = (errorCode: number) =>
+          resolve({
+            responses: [
+              {
+                name: 't',
+                partitionResponses: [{ index: 0, errorCode, baseOffset: BigInt(sequence), errorMessage: '' }],
+              },
+            ],
+          });
+        asked.push({ sequence, answer });
+      });
+    },
+  } as unknown as Cluster;
+  const requests = async (count: number) => {
+    while (asked.length < count) {
+      await new Promise<void>(resolve => {
+        wake = () => setImmediate(resolve);
+      });
+    }
+    return asked;
+  };
+  const producer = new Producer({ cluster, producerId: 1n, epoch: 0 });
+  const appended = [producer.append('t', 0, batchOf('a')), producer.append('t', 0, batchOf('b'))];
+  const [first, second] = await requests(2);
+  second!.answer(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER);
+  first!.answer(ErrorCode.NONE);
+  const again = (await requests(3))[2]!;
+  assert.equal(again.sequence, 1);
+  again.answer(ErrorCode.NONE);
+  assert.deepEqual(await Promise.all(appended), [0n, 1n]);
+});
+
+test('after a refusal a partition begins again where it is told', async t => {
+  const { broker, producer } = await setUp(t, 5);
+  broker.decide = api => (api.key === Produce.key ? ErrorCode.MESSAGE_TOO_LARGE : 'serve');
+  const refused = ['a', 'b'].map(value => producer.append('t', 0, batchOf(value)));
+  for (const each of refused) await assert.rejects(each, { code: ErrorCode.MESSAGE_TOO_LARGE });
+  await producer.idle('t', 0);
+  broker.decide = () => 'serve';
+  producer.begin('t', 0, 0);
+  await producer.append('t', 0, batchOf('c'));
+  assert.deepEqual(await valuesIn(broker, 0), ['c']);
 });

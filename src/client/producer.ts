@@ -48,6 +48,8 @@ interface Lane {
   waits: boolean;
   readonly wait: { next: (signal?: AbortSignal) => Promise<void> };
   broken: Error | undefined;
+  /** Woken when `inFlight` falls to 0. */
+  readonly idle: (() => void)[];
 }
 
 const ackTimeoutMs = 30_000;
@@ -77,9 +79,23 @@ export class Producer {
     return this.#queuedBytes;
   }
 
-  /** Where the sequence of a partition goes on; before its first batch. 0 where nothing is said. */
+  /**
+   * Where the sequence of a partition goes on: before its first batch, or once everything of it has been rejected after
+   * one was refused. 0 where nothing is said. Throws while an answer is still awaited.
+   */
   begin(topic: string, partition: number, nextSequence: number): void {
-    this.#lane(topic, partition).nextSequence = nextSequence;
+    const lane = this.#lane(topic, partition);
+    if (lane.inFlight > 0 || lane.entries.length > 0)
+      throw new Error(`partition ${partition} of ${topic} is written to`);
+    lane.broken = undefined;
+    lane.failure = undefined;
+    lane.nextSequence = nextSequence;
+  }
+
+  /** Resolves when no answer about the partition is awaited any more. */
+  async idle(topic: string, partition: number): Promise<void> {
+    const lane = this.#lane(topic, partition);
+    while (lane.inFlight > 0) await new Promise<void>(resolve => lane.idle.push(resolve));
   }
 
   /**
@@ -120,6 +136,7 @@ export class Producer {
         waits: false,
         wait: { next: backoff(retryWaits) },
         broken: undefined,
+        idle: [],
       };
       this.#lanes.set(key, lane);
     }
@@ -203,6 +220,7 @@ export class Producer {
     this.#requests.set(leader, this.#requests.get(leader)! - 1);
     for (const { lane, entry } of parts) {
       lane.inFlight--;
+      if (lane.inFlight === 0) for (const wake of lane.idle.splice(0)) wake();
       if (outcome instanceof Error) this.#failed(lane, entry, outcome);
       else this.#answered(lane, entry, outcome);
       if (lane.entries.length > 0) this.#wake(lane);
@@ -247,7 +265,8 @@ export class Producer {
       this.#break(lane, error);
       return;
     }
-    lane.failure ??= error;
+    // On a new connection it may have overtaken the one before it, which then succeeds.
+    lane.failure ??= follows ? new UnreachableError(`${entry.batch.length} bytes came before what they follow`) : error;
     this.#settle(lane);
   }
 

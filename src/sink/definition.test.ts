@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { OperationalError } from '../runtime/errors.ts';
-import { matchTopic, readDefinition, tableOf } from './definition.ts';
+import { matchTopic } from '../runtime/patterns.ts';
+import { readDefinition, tableOf } from './definition.ts';
 
 const given = { file: '/x/millrace.yaml', references: { env: {}, cwd: '/' } };
 

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { type DefinitionPlace, keyIn, parseDefinition } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
+import { fillName, matchTopic } from '../runtime/patterns.ts';
 import { dereference, type ReferenceSources, refusePassword } from '../runtime/references.ts';
 
 const asTypes = ['epoch_s', 'epoch_ms', 'epoch_us', 'epoch_ns', 'base64', 'hex', 'utf8', 'json', 'text'] as const;
@@ -126,16 +127,6 @@ function readDatabase(
   return dereference(written, where, references);
 }
 
-/** What the stars of the first pattern that fits stand for; undefined where none fits. */
-export function matchTopic(patterns: readonly string[], topic: string): string[] | undefined {
-  for (const pattern of patterns) {
-    const escaped = pattern.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&').replaceAll('*', '(.*)');
-    const found = new RegExp(`^${escaped}$`, 's').exec(topic);
-    if (found) return found.slice(1);
-  }
-  return undefined;
-}
-
 export interface TableName {
   readonly schema: string;
   readonly name: string;
@@ -144,10 +135,7 @@ export interface TableName {
 /** The table of a topic. The template is split at its first dot, so that a topic's own dots stay in the table's name. */
 export function tableOf(definition: SinkDefinition, topic: string): TableName {
   const stars = matchTopic(definition.topics, topic) ?? [];
-  const fill = (template: string): string =>
-    template.replaceAll(/\{(topic|\d+)\}/g, (_, name: string) =>
-      name === 'topic' ? topic : (stars[Number(name) - 1] ?? ''),
-    );
+  const fill = (template: string): string => fillName(template, topic, stars);
   const dot = definition.table.indexOf('.');
   if (dot < 0) return { schema: 'public', name: fill(definition.table) };
   return { schema: fill(definition.table.slice(0, dot)), name: fill(definition.table.slice(dot + 1)) };

@@ -1,8 +1,8 @@
-// The remote Kafka that a capture writes to, as its definition names it: `target`.
+// The remote Kafka that a pipeline writes to, as its definition names it: `target`.
 import { z } from 'zod';
-import { type Remote, readRemote, remoteKeys } from '../client/definition.ts';
 import type { DefinitionPlace } from '../runtime/definition.ts';
 import type { ReferenceSources } from '../runtime/references.ts';
+import { type Remote, readRemote, remoteKeys } from './definition.ts';
 
 export const targetSchema = z
   .strictObject({
@@ -14,7 +14,7 @@ export const targetSchema = z
   .readonly();
 
 /** With its secrets. */
-export interface CaptureTarget extends Remote {
+export interface RemoteTarget extends Remote {
   readonly createTopics: boolean;
   readonly replicationFactor: number;
 }
@@ -24,6 +24,6 @@ export function readTarget(
   { createTopics, replicationFactor, ...remote }: z.infer<typeof targetSchema>,
   place: DefinitionPlace,
   references?: ReferenceSources,
-): CaptureTarget {
+): RemoteTarget {
   return { ...readRemote(remote, 'target', place, references), createTopics, replicationFactor };
 }

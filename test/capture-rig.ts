@@ -11,6 +11,7 @@ import { serverDefaults } from '../src/storage/server-defaults.ts';
 import { effectiveConfig } from '../src/storage/topic-config.ts';
 import { createDatabase, type TestDatabase } from './database.ts';
 import { openLog } from './open-log.ts';
+import { headersOf, readTopic, textOf } from './read-topic.ts';
 
 export interface CapturedRecord {
   readonly partition: number;
@@ -78,13 +79,13 @@ export async function openRig(): Promise<CaptureRig> {
   };
 
   const records = async (topic: string): Promise<CapturedRecord[]> => {
-    const { rows } = await database.pool.query<CapturedRecord>(
-      `SELECT partition, convert_from(key, 'UTF8') AS key, convert_from(value, 'UTF8') AS value,
-              (SELECT coalesce(jsonb_object_agg(h.key, convert_from(h.value, 'UTF8')), '{}') FROM unnest(headers) h) AS headers
-       FROM kafka.messages WHERE topic = $1 ORDER BY partition, partition_offset`,
-      [topic],
-    );
-    return rows;
+    const read = await readTopic(database.pool, topic);
+    return read.map(record => ({
+      partition: record.partition,
+      key: textOf(record.key),
+      value: textOf(record.value),
+      headers: headersOf(record),
+    }));
   };
   return {
     database,

@@ -92,7 +92,7 @@ async function runOn(installation: Installation | undefined, files: readonly str
         ...runnerFlags,
         ...files,
       ],
-      { MILLRACE_TEST_DATABASE_URL: postgres.tcpUrl },
+      { MILLRACE_TEST_DATABASE_URL: postgres.tcpUrl, MILLRACE_TEST_MAIN: 'dist/main.js' },
     );
     if (status !== 0) failures.push(`tests on ${name}`);
     const lines = existsSync(skipped) ? readFileSync(skipped, 'utf8').split('\n').filter(Boolean) : [];

@@ -10,6 +10,7 @@ import { effectiveConfig } from '../src/storage/topic-config.ts';
 import type { Topic, Topics } from '../src/storage/topics.ts';
 import { createDatabase, type TestDatabase } from './database.ts';
 import { openLog } from './open-log.ts';
+import { headersOf, readTopic, textOf } from './read-topic.ts';
 
 export interface Message {
   /** Strings and bytes as they are, null as null, anything else as JSON. */
@@ -114,13 +115,12 @@ export async function openSinkRig(options: Partial<LogOptions> = {}): Promise<Si
       };
     },
     async records(topic) {
-      const { rows } = await database.pool.query(
-        `SELECT convert_from(key, 'UTF8') AS key, convert_from(value, 'UTF8') AS value,
-                (SELECT coalesce(jsonb_object_agg(h.key, convert_from(h.value, 'UTF8')), '{}') FROM unnest(headers) h) AS headers
-         FROM kafka.messages WHERE topic = $1 ORDER BY partition, partition_offset`,
-        [topic],
-      );
-      return rows;
+      const read = await readTopic(database.pool, topic);
+      return read.map(record => ({
+        key: textOf(record.key),
+        value: textOf(record.value),
+        headers: headersOf(record) as Record<string, string>,
+      }));
     },
     async remove() {
       await Promise.all(running.map(sink => sink.stop()));

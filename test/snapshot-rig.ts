@@ -5,8 +5,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
+import { parseLsn } from '../src/postgres/lsn.ts';
 import { createDatabase, type TestDatabase } from './database.ts';
 import { Millrace } from './millrace.ts';
+import { headerOf, readTopic, textOf } from './read-topic.ts';
 
 export interface SnapshotState {
   readonly table: string;
@@ -119,34 +121,25 @@ export class SnapshotRig {
     const { rows } = await this.onSource<{ lsn: string }>(
       `SELECT pg_current_wal_lsn()::text AS lsn, pg_logical_emit_message(true, 'test', 'end')`,
     );
+    const written = parseLsn(rows[0]!.lsn);
     const read = async () =>
-      (
-        await this.database.pool.query(
-          `SELECT FROM kafka.messages WHERE topic = 'shop.message'
-             AND (SELECT convert_from(h.value, 'UTF8') FROM unnest(headers) h WHERE h.key = 'commit_lsn')::pg_lsn >= $1`,
-          [rows[0]!.lsn],
-        )
-      ).rowCount;
-    await this.until(read, count => count! > 0, 'caught up');
+      (await readTopic(this.database.pool, 'shop.message')).some(
+        record => parseLsn(headerOf(record, 'commit_lsn')!) >= written,
+      );
+    await this.until(read, found => found, 'caught up');
   }
 
   /** Of a table's topic, by partition and offset. */
   async events(table: string): Promise<Event[]> {
-    const { rows } = await this.database.pool.query<{
-      partition: number;
-      key: string | null;
-      value: string;
-      id: string;
-    }>(
-      `SELECT partition, convert_from(key, 'UTF8') AS key, convert_from(value, 'UTF8') AS value,
-              (SELECT string_agg(convert_from(h.value, 'UTF8'), '.') FROM unnest(headers) h WHERE h.key IN ('commit_lsn', 'ordinal')) AS id
-       FROM kafka.messages WHERE topic = $1 AND value IS NOT NULL ORDER BY partition, partition_offset`,
-      [`shop.public.${table}`],
-    );
-    return rows.map(({ partition, key, value, id }) => {
-      const { op, data, old } = JSON.parse(value) as Event;
-      return { partition, key, op, data, id, ...(old === undefined ? {} : { old }) };
-    });
+    const events: Event[] = [];
+    for (const record of await readTopic(this.database.pool, `shop.public.${table}`)) {
+      if (record.value === null) continue;
+      const { op, data, old } = JSON.parse(record.value.toString()) as Event;
+      const id = `${headerOf(record, 'commit_lsn')}.${headerOf(record, 'ordinal')}`;
+      const key = textOf(record.key);
+      events.push({ partition: record.partition, key, op, data, id, ...(old === undefined ? {} : { old }) });
+    }
+    return events;
   }
 
   /** The topic's fold is the table, and no record is there twice. Returns the topic. */

@@ -4,8 +4,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
+import { parseLsn } from '../../src/postgres/lsn.ts';
 import type { TestDatabase } from '../database.ts';
 import { Millrace } from '../millrace.ts';
+import { headerOf, readTopic, textOf } from '../read-topic.ts';
 import { type Random, randomFrom } from './random.ts';
 
 export interface Rounds {
@@ -162,12 +164,13 @@ async function check({ pool }: TestDatabase, log: () => string): Promise<number>
   await until(reached, `the capture never caught up: ${log()}`);
   let changes = 0;
   for (const [table, key] of Object.entries(tables)) {
-    const { rows } = await pool.query<Stored>(
-      `SELECT partition, convert_from(value, 'UTF8') AS value,
-              (SELECT convert_from(h.value, 'UTF8')::pg_lsn - '0/0' FROM unnest(headers) h WHERE h.key = 'commit_lsn')::int8 AS commit,
-              (SELECT convert_from(h.value, 'UTF8')::int8 FROM unnest(headers) h WHERE h.key = 'ordinal') AS ordinal
-       FROM kafka.messages WHERE topic = $1 ORDER BY partition, partition_offset`,
-      [`bank.public.${table}`],
+    const rows = (await readTopic(pool, `bank.public.${table}`)).map(
+      (record): Stored => ({
+        partition: record.partition,
+        commit: parseLsn(headerOf(record, 'commit_lsn')!),
+        ordinal: BigInt(headerOf(record, 'ordinal')!),
+        value: textOf(record.value),
+      }),
     );
     const folded = new Map<string, object>();
     const seen = new Set<string>();
@@ -216,12 +219,8 @@ const xidOf = (id: string): string => id.slice(0, id.indexOf(':'));
 /** Each transaction has begun and ended once, with as many events as there are, in the places that they say. */
 async function checkTransactions(pool: TestDatabase['pool']): Promise<void> {
   const read = async <T>(topic: string): Promise<T[]> => {
-    const { rows } = await pool.query<{ value: string }>(
-      `SELECT convert_from(value, 'UTF8') AS value FROM kafka.messages
-       WHERE topic = $1 AND value IS NOT NULL ORDER BY partition, partition_offset`,
-      [topic],
-    );
-    return rows.map(({ value }) => JSON.parse(value) as T);
+    const read = await readTopic(pool, topic);
+    return read.flatMap(({ value }) => (value === null ? [] : [JSON.parse(value.toString()) as T]));
   };
   const counted = new Map<string, Map<string, number>>();
   let open: string | undefined;

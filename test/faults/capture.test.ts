@@ -7,6 +7,7 @@ import { after, before, test } from 'node:test';
 import pg from 'pg';
 import { createDatabase, type TestDatabase } from '../database.ts';
 import { Millrace } from '../millrace.ts';
+import { headerOf, readTopic, textOf } from '../read-topic.ts';
 
 let database: TestDatabase;
 let directory: string;
@@ -59,14 +60,11 @@ interface Stored {
 }
 
 const stored = async (topic: string): Promise<Stored[]> =>
-  (
-    await database.pool.query<Stored>(
-      `SELECT partition, convert_from(value, 'UTF8') AS value,
-              (SELECT string_agg(convert_from(h.value, 'UTF8'), '.') FROM unnest(headers) h WHERE h.key IN ('commit_lsn', 'ordinal')) AS id
-       FROM kafka.messages WHERE topic = $1 ORDER BY partition, partition_offset`,
-      [topic],
-    )
-  ).rows;
+  (await readTopic(database.pool, topic)).map(record => ({
+    partition: record.partition,
+    value: textOf(record.value),
+    id: `${headerOf(record, 'commit_lsn')}.${headerOf(record, 'ordinal')}`,
+  }));
 
 test('every change and every produced record is there once, in order, over kill -9', { timeout: 240_000 }, async () => {
   await start();

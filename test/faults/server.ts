@@ -10,6 +10,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { clusterName, findProcesses, readPostmaster } from '../../src/postgres/embedded-processes.ts';
+import { mainProgram } from '../millrace.ts';
 import type { Random } from './random.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -86,7 +87,7 @@ export class TestServer {
       ...settings,
     };
     const parameters = Object.entries(flags).flatMap(([key, value]) => [`--${key.replaceAll('.', '-')}`, value]);
-    const child = spawn(process.execPath, ['--import', 'tsx', 'src/main.ts', ...parameters], {
+    const child = spawn(process.execPath, [...mainProgram, ...parameters], {
       cwd: root,
       stdio: ['ignore', 'pipe', 'pipe'],
       // Not this test run's own settings.

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
 import type pg from 'pg';
+import { readTopic, textOf } from '../read-topic.ts';
 import { type Random, randomFrom } from './random.ts';
 import { TestServer } from './server.ts';
 
@@ -189,13 +190,10 @@ async function check(server: TestServer): Promise<SinkRoundsResult> {
   }
   return eventually(server, async client => {
     const read = async (topic: string): Promise<Stored[]> =>
-      (
-        await client.query<Stored>(
-          `SELECT partition, partition_offset::text AS offset, convert_from(key, 'UTF8') AS key, convert_from(value, 'UTF8') AS value
-           FROM kafka.messages WHERE topic = $1 ORDER BY partition, partition_offset`,
-          [topic],
-        )
-      ).rows;
+      (await readTopic(client, topic)).map(({ partition, offset, key, value }) => ({
+        ...{ partition, offset: String(offset) },
+        ...{ key: textOf(key), value: textOf(value) },
+      }));
     const folded = new Map<number, string>();
     const bad = new Set<string>();
     /** Bad records that only PostgreSQL finds, and that a later one of the same key replaces: it may never see them. */

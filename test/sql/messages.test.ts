@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { tableOf } from '../../src/storage/segments.ts';
 import { createDatabase, type TestDatabase } from '../database.ts';
+import { readTopic } from '../read-topic.ts';
 import { plainBatch } from './foreign-encoder.ts';
 import { append, createTopic, type LogRow, openSegment, seal } from './log-rig.ts';
 
@@ -78,6 +79,25 @@ test('kafka.messages shows each record once, in the order of its partition', asy
     { topic: 'orders', count: 120n },
     { topic: 'other', count: 20n },
   ]);
+});
+
+test('what tests decode by themselves is what kafka.messages shows', async () => {
+  for (const topic of ['orders', 'other', 'empty']) {
+    assert.deepEqual(
+      (await readTopic(database.pool, topic)).map(({ partition, offset, key, value }) => [
+        partition,
+        offset,
+        key,
+        value,
+      ]),
+      (
+        await query<{ partition: number; partition_offset: bigint; key: Buffer; value: Buffer }>(
+          'SELECT * FROM kafka.messages WHERE topic = $1 ORDER BY partition, partition_offset',
+          [topic],
+        )
+      ).map(({ partition, partition_offset, key, value }) => [partition, partition_offset, key, value]),
+    );
+  }
 });
 
 test('kafka.messages has the columns of its contract', async () => {

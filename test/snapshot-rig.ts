@@ -36,7 +36,7 @@ export interface Event {
   readonly old?: Record<string, unknown>;
 }
 
-const deadlineMs = 90_000;
+const deadlineMs = 240_000;
 
 export class SnapshotRig {
   readonly database: TestDatabase;
@@ -216,7 +216,10 @@ function foldRows(read: readonly Event[]): Record<string, unknown>[] {
   );
 }
 
-/** Calls `write` again and again on a connection of its own, until it is told to end; a lost connection is made again. */
+/**
+ * Calls `write` again and again on a connection of its own, until it is told to end; a lost connection is made again. Some
+ * 200 times a second at most: what there is to capture, and to read for the test, grows with the time that a snapshot takes.
+ */
 export function writing(
   url: string,
   write: (client: pg.Client, n: number) => Promise<unknown>,
@@ -229,7 +232,10 @@ export function writing(
       client.on('error', () => {}); // its query fails
       try {
         await client.connect();
-        for (; goesOn; n++) await write(client, n);
+        for (; goesOn; n++) {
+          await write(client, n);
+          await new Promise(resolve => setTimeout(resolve, 5));
+        }
         await client.end();
       } catch (error) {
         if ((error as { code?: string }).code?.match(/^(2|4|XX)/)) throw error;

@@ -26,20 +26,22 @@ async function readTogether(table: string): Promise<void> {
   await rig.until(pieces, count => count >= 2, `read by two at once`);
 }
 
-const sessions = { snapshotReaders: 4, snapshotRowsPerSecond: 30_000 };
+/** Chunks of 2,000 rows, a second each: pieces are 2,400 to 6,000 rows on pages that are nearly empty, or of long rows. */
+const sessions = { snapshotReaders: 4, snapshotRowsPerSecond: 2000 };
+const rows = 12_000;
 
-test('sessions read ranges of one table’s key at the same time', { timeout: 120_000 }, async () => {
+test('sessions read ranges of one table’s key at the same time', { timeout: 300_000 }, async () => {
   await query(`
-    CREATE TABLE wide ("Part" text, n int, pad text, PRIMARY KEY ("Part", n)) WITH (autovacuum_enabled = off);
-    INSERT INTO wide SELECT chr(65 + i % 7), i, repeat('é', 150) FROM generate_series(1, 60000) i;
+    CREATE TABLE wide ("Part" text, n int, pad text, PRIMARY KEY ("Part", n)) WITH (autovacuum_enabled = off, fillfactor = 20);
+    INSERT INTO wide SELECT chr(65 + i % 7), i, repeat('é', 150) FROM generate_series(1, ${rows}) i;
     ANALYZE wide`);
   const writer = writing(rig.database.url, async client => {
-    const n = random(60_000);
+    const n = random(rows);
     await client.query(`UPDATE wide SET pad = pad || 'x' WHERE n = $1 AND "Part" = $2`, [
       n,
       String.fromCharCode(65 + (n % 7)),
     ]);
-    await client.query(`DELETE FROM wide WHERE n = $1 AND "Part" = 'C'`, [random(60_000)]);
+    await client.query(`DELETE FROM wide WHERE n = $1 AND "Part" = 'C'`, [random(rows)]);
   });
   await rig.start(sessions);
   await readTogether('wide');
@@ -50,7 +52,7 @@ test('sessions read ranges of one table’s key at the same time', { timeout: 12
   await rig.caughtUp();
   const read = (await rig.assertFolds('wide')).filter(({ op }) => op === 'r').map(({ key }) => key);
   assert.equal(new Set(read).size, read.length, 'a row is read once');
-  assert.equal(done.snapshots[0]!.estimatedRows, 60_000);
+  assert.equal(done.snapshots[0]!.estimatedRows, rows);
 });
 
 /** Rows without a key, each with a number of its own. */
@@ -58,7 +60,7 @@ const makeLoose = `
   CREATE TABLE loose (n int, version int, pad text) WITH (autovacuum_enabled = off);
   ALTER TABLE loose REPLICA IDENTITY FULL;
   CREATE INDEX ON loose (n);
-  INSERT INTO loose SELECT i, 0, repeat('p', 200) FROM generate_series(1, 50000) i`;
+  INSERT INTO loose SELECT i, 0, repeat('p', 1000) FROM generate_series(1, ${rows}) i`;
 
 const assertOnce = (read: readonly Event[], what: string): void => {
   const seen = new Set<string>();
@@ -70,13 +72,13 @@ const assertOnce = (read: readonly Event[], what: string): void => {
   }
 };
 
-test('rows without a key move while they are read by ctid: each is there once', { timeout: 180_000 }, async () => {
+test('rows without a key move while they are read by ctid: each is there once', { timeout: 300_000 }, async () => {
   await query(makeLoose);
-  let last = 50_000;
+  let last = rows;
   const writers = [0, 1].map(parity =>
     writing(rig.database.url, async (client, n) => {
       // Of each writer its own rows: they wait for nobody.
-      const own = () => random(25_000) * 2 + parity;
+      const own = () => random(rows / 2) * 2 + parity;
       await client.query('BEGIN');
       await client.query('UPDATE loose SET version = version + 1 WHERE n = ANY ($1)', [
         Array.from({ length: 20 }, own),
@@ -84,7 +86,7 @@ test('rows without a key move while they are read by ctid: each is there once', 
       await client.query('DELETE FROM loose WHERE n = ANY ($1)', [Array.from({ length: 5 }, own)]);
       const first = last + 1;
       last += 8;
-      await client.query(`INSERT INTO loose SELECT i, 0, repeat('q', 200) FROM generate_series($1::int, $2) i`, [
+      await client.query(`INSERT INTO loose SELECT i, 0, repeat('q', 1000) FROM generate_series($1::int, $2) i`, [
         first,
         last,
       ]);
@@ -98,20 +100,20 @@ test('rows without a key move while they are read by ctid: each is there once', 
   await rig.complete();
   const written = await Promise.all(writers.map(writer => writer.end()));
   assert.ok(
-    written.every(count => count > 50),
+    written.every(count => count > 10),
     `${written} transactions`,
   );
   await rig.caughtUp();
   const read = await rig.assertFolds('loose');
   assertOnce(read, 'loose');
-  assert.ok(read.filter(({ op }) => op === 'u').length > 1000);
+  assert.ok(read.filter(({ op }) => op === 'u').length > 200);
 });
 
-test('a history that is only added to needs no replica identity', { timeout: 120_000 }, async () => {
+test('a history that is only added to needs no replica identity', { timeout: 300_000 }, async () => {
   await query(`
     CREATE TABLE history (n int, version int DEFAULT 0, pad text);
-    INSERT INTO history SELECT i, 0, repeat('h', 200) FROM generate_series(1, 50000) i`);
-  let last = 50_000;
+    INSERT INTO history SELECT i, 0, repeat('h', 1000) FROM generate_series(1, ${rows}) i`);
+  let last = rows;
   // Transactions of any length, with others beginning and ending in between.
   const writers = [1, 5, 30].map(inserts =>
     writing(rig.database.url, async client => {
@@ -129,20 +131,20 @@ test('a history that is only added to needs no replica identity', { timeout: 120
   assert.ok(read.some(({ op }) => op === 'c') && read.some(({ op }) => op === 'r'));
 });
 
-test('partitions without a key are read each by its own pages', { timeout: 120_000 }, async () => {
+test('partitions without a key are read each by its own pages', { timeout: 300_000 }, async () => {
   await query(`
     CREATE TABLE loose (n int, version int, pad text) PARTITION BY RANGE (n);
-    CREATE TABLE "Low" PARTITION OF loose FOR VALUES FROM (0) TO (20000);
+    CREATE TABLE "Low" PARTITION OF loose FOR VALUES FROM (0) TO (5000);
     CREATE TABLE high (pad text, version int, n int);
-    ALTER TABLE loose ATTACH PARTITION high FOR VALUES FROM (20000) TO (90000);
+    ALTER TABLE loose ATTACH PARTITION high FOR VALUES FROM (5000) TO (90000);
     CREATE TABLE none PARTITION OF loose FOR VALUES FROM (90000) TO (99999);
     ALTER TABLE loose REPLICA IDENTITY FULL; ALTER TABLE "Low" REPLICA IDENTITY FULL; ALTER TABLE high REPLICA IDENTITY FULL;
     CREATE INDEX ON loose (n);
-    INSERT INTO loose SELECT i, 0, repeat('p', 200) FROM generate_series(1, 50000) i`);
+    INSERT INTO loose SELECT i, 0, repeat('p', 1000) FROM generate_series(1, ${rows}) i`);
   const writer = writing(rig.database.url, async (client, n) => {
-    await client.query('UPDATE loose SET version = version + 1 WHERE n = $1', [random(50_000)]);
+    await client.query('UPDATE loose SET version = version + 1 WHERE n = $1', [random(rows)]);
     // From one partition into the other.
-    await client.query('UPDATE loose SET n = $2 WHERE n = $1', [random(15_000), 50_001 + n]);
+    await client.query('UPDATE loose SET n = $2 WHERE n = $1', [random(4000), rows + 1 + n]);
   });
   await rig.start(sessions);
   await readTogether('loose');
@@ -154,11 +156,11 @@ test('partitions without a key are read each by its own pages', { timeout: 120_0
   await rig.assertFolds('loose');
 });
 
-test('chosen keys of a table that is read by ctid: several partitions of a topic', { timeout: 120_000 }, async () => {
+test('chosen keys of a table that is read by ctid: several partitions of a topic', { timeout: 300_000 }, async () => {
   await query(makeLoose);
   const writer = writing(rig.database.url, async client => {
     await client.query('UPDATE loose SET version = version + 1 WHERE n = ANY ($1)', [
-      Array.from({ length: 20 }, () => random(50_000)),
+      Array.from({ length: 20 }, () => random(rows)),
     ]);
   });
   await rig.start({ ...sessions, keys: { 'public.loose': ['n'] } });
@@ -170,12 +172,12 @@ test('chosen keys of a table that is read by ctid: several partitions of a topic
   assert.equal(new Set(read.map(({ partition }) => partition)).size, 3);
 });
 
-test('a table that is emptied or written anew while it is read by ctid', { timeout: 120_000 }, async () => {
+test('a table that is emptied or written anew while it is read by ctid', { timeout: 300_000 }, async () => {
   await query(makeLoose);
-  await rig.start({ ...sessions, snapshotRowsPerSecond: 10_000 });
-  await rig.halfWay('public.loose', 10_000);
+  await rig.start(sessions);
+  await rig.halfWay('public.loose', 2000);
   await query('TRUNCATE loose');
-  await query('INSERT INTO loose SELECT i, 1 FROM generate_series(1, 30000) i');
+  await query('INSERT INTO loose SELECT i, 1 FROM generate_series(1, 6000) i');
   await rig.complete();
   await rig.caughtUp();
   assertOnce(
@@ -184,30 +186,29 @@ test('a table that is emptied or written anew while it is read by ctid', { timeo
   );
 
   await query('CREATE TABLE other (n int, version int, pad text); ALTER TABLE other REPLICA IDENTITY FULL');
-  await query(`INSERT INTO other SELECT i, 0, repeat('p', 200) FROM generate_series(1, 50000) i`);
+  await query(`INSERT INTO other SELECT i, 0, repeat('p', 1000) FROM generate_series(1, ${rows}) i`);
   await rig.millrace.stop();
-  await rig.start({ ...sessions, snapshotRowsPerSecond: 10_000 });
-  await rig.halfWay('public.other', 10_000);
+  await rig.start(sessions);
+  await rig.halfWay('public.other', 2000);
   await query('VACUUM FULL other');
   await rig.complete();
   await rig.caughtUp();
   // Its places are new ones: rows may be there twice, and none is missing.
-  const rows = new Set((await rig.events('other')).map(({ data }) => data.n));
-  assert.equal(rows.size, 50_000);
+  const found = new Set((await rig.events('other')).map(({ data }) => data.n));
+  assert.equal(found.size, rows);
 });
 
 test('values stored out of line are in the topic, though an update which did not log them came first', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   await query(`
     CREATE TABLE documents (id int PRIMARY KEY, version int, body text);
     ALTER TABLE documents ALTER body SET STORAGE EXTERNAL;
-    INSERT INTO documents SELECT i, 0, repeat(md5(i::text), 100) FROM generate_series(1, 4000) i`);
+    INSERT INTO documents SELECT i, 0, repeat(md5(i::text), 100) FROM generate_series(1, 1500) i`);
   const writer = writing(rig.database.url, async (client, n) => {
-    await client.query('UPDATE documents SET version = $2 WHERE id = $1', [1 + random(4000), n]);
-    await new Promise(resolve => setTimeout(resolve, 1)); // rows are read faster than they are changed
+    await client.query('UPDATE documents SET version = $2 WHERE id = $1', [1 + random(1500), n]);
   });
-  await rig.start({ snapshotRowsPerSecond: 2000, partitions: 1 });
+  await rig.start({ snapshotRowsPerSecond: 500, partitions: 1 });
   await rig.complete();
   await writer.end();
   await rig.caughtUp();
@@ -218,11 +219,11 @@ test('values stored out of line are in the topic, though an update which did not
   );
 });
 
-test('bytes a second are a limit as well', { timeout: 60_000 }, async () => {
+test('bytes a second are a limit as well', { timeout: 300_000 }, async () => {
   await query(`
     CREATE TABLE wide (id int PRIMARY KEY, pad text);
     INSERT INTO wide SELECT i, repeat('w', 1000) FROM generate_series(1, 9000) i`);
-  await rig.start({ snapshotBytesPerSecond: 4_000_000 });
+  await rig.start({ snapshotBytesPerSecond: 2_000_000 });
   const { snapshots } = await rig.halfWay('public.wide', 1);
   assert.equal(snapshots[0]!.state, 'reading', 'all of it at once');
   await rig.complete();

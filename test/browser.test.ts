@@ -13,7 +13,7 @@ const skip = executablePath === undefined && 'no Chromium is installed (MILLRACE
 
 test('a browser’s EventSource has everything once, over a restart of the server', {
   skip,
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   const page = readFileSync(new URL('../examples/notifications.html', import.meta.url));
   const pages = createServer((_request, response) => {

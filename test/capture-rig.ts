@@ -56,7 +56,7 @@ export interface CaptureRig {
   remove(): Promise<void>;
 }
 
-const deadlineMs = 60_000;
+const deadlineMs = 240_000;
 
 export async function openRig(): Promise<CaptureRig> {
   const database = await createDatabase();

@@ -55,7 +55,7 @@ async function ask(
 }
 
 async function eventually(condition: () => Promise<boolean>): Promise<void> {
-  for (const deadline = Date.now() + 60_000; !(await condition()); ) {
+  for (const deadline = Date.now() + 240_000; !(await condition()); ) {
     assert.ok(Date.now() < deadline, 'never so');
     await new Promise(resolve => setTimeout(resolve, 20));
   }

@@ -15,7 +15,7 @@ for (const [title, settings] of [
   ['schemas and repeats', { METRICS_REPEATS: '0.5' }],
   ['plain JSON, a partition for each day', { METRICS_SCHEMAS: 'false', METRICS_RETENTION_DAYS: '3' }],
 ] as const) {
-  test(`npm run demo:metrics: ${title}`, { timeout: 120_000 }, async () => {
+  test(`npm run demo:metrics: ${title}`, { timeout: 300_000 }, async () => {
     const database = await createDatabase();
     const directory = mkdtempSync(join(tmpdir(), 'millrace-demo-'));
     try {

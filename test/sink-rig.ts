@@ -104,7 +104,7 @@ export async function openSinkRig(options: Partial<LogOptions> = {}): Promise<Si
           }
         },
         async caughtUp() {
-          for (const deadline = Date.now() + 60_000; ; ) {
+          for (const deadline = Date.now() + 240_000; ; ) {
             const status = sink.status();
             if (status.state === 'running' && status.lag === 0n) return status;
             if (status.state === 'failed' || Date.now() > deadline) throw failure(status);

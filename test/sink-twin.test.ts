@@ -159,7 +159,7 @@ for (const [format, schemas] of [
       return rows[0]!;
     };
     const wanted = await checksum('public');
-    const deadline = Date.now() + 60_000;
+    const deadline = Date.now() + 240_000;
     while ((await checksum('twin')).sum !== wanted.sum) {
       if (sink.status().state === 'failed' || Date.now() > deadline) break;
       await new Promise(resolve => setTimeout(resolve, 50));

@@ -87,7 +87,7 @@ export class SnapshotRig {
       if (Date.now() > deadline) {
         throw new Error(`never ${what}: ${JSON.stringify(value)}\n${this.#millrace?.stderr.slice(-4000)}`);
       }
-      await new Promise(resolve => setTimeout(resolve, 20));
+      await new Promise(resolve => setTimeout(resolve, 50));
     }
   }
 
@@ -218,7 +218,7 @@ function foldRows(read: readonly Event[]): Record<string, unknown>[] {
 
 /**
  * Calls `write` again and again on a connection of its own, until it is told to end; a lost connection is made again. Some
- * 200 times a second at most: what there is to capture, and to read for the test, grows with the time that a snapshot takes.
+ * 50 times a second at most: what there is to capture, and to read for the test, grows with the time that a snapshot takes.
  */
 export function writing(
   url: string,
@@ -234,7 +234,7 @@ export function writing(
         await client.connect();
         for (; goesOn; n++) {
           await write(client, n);
-          await new Promise(resolve => setTimeout(resolve, 5));
+          await new Promise(resolve => setTimeout(resolve, 20));
         }
         await client.end();
       } catch (error) {

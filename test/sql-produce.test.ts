@@ -40,7 +40,7 @@ const enabled = async ({ pool }: Pick<TestDatabase, 'pool'>): Promise<boolean> =
   (await pool.query<{ enabled: boolean }>('SELECT enabled FROM kafka.produce_settings')).rows[0]!.enabled;
 
 async function eventually(condition: () => Promise<boolean>): Promise<void> {
-  for (const deadline = Date.now() + 60_000; !(await condition()); ) {
+  for (const deadline = Date.now() + 240_000; !(await condition()); ) {
     if (Date.now() > deadline) throw new Error(`never so:\n${started.at(-1)!.stderr}`);
     await new Promise(resolve => setTimeout(resolve, 20));
   }

@@ -63,7 +63,7 @@ test('of two commits back to back the first is confirmed: after a restart the se
   assert.deepEqual([one![0], two![0]], ['1', '2']);
   first.connection.confirm(one![1]);
   const flushed = 'SELECT FROM pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn = $2';
-  for (const deadline = Date.now() + 30_000; ; ) {
+  for (const deadline = Date.now() + 240_000; ; ) {
     if ((await database.pool.query(flushed, [slot, formatLsn(one![1])])).rowCount === 1) break;
     assert.ok(Date.now() < deadline, 'the confirmation never came');
   }

@@ -190,7 +190,7 @@ test('every connection that Millrace makes has it', { skip }, async () => {
   }
 });
 
-test('a capture streams through TLS, and says what is wrong with it', { skip, timeout: 120_000 }, async () => {
+test('a capture streams through TLS, and says what is wrong with it', { skip, timeout: 300_000 }, async () => {
   const client = new PostgresClient(secure.url);
   await client.connect();
   await client.query('CREATE TABLE items (id int PRIMARY KEY, v text)');

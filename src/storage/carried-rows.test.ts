@@ -81,7 +81,7 @@ test('what a capture carries and Postgres refuses fails the capture, and no prod
 });
 
 test('of a chain the log has what was given before the first that failed, and its row says so, over refusals and losses', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async t => {
   const seed = newSeed();
   const random = randomFrom(seed);

@@ -252,7 +252,7 @@ test('a row that no batch holds goes to the dead letters, and the others go on',
   await sized.finish();
 });
 
-test('100,000 savepoints, half of them rolled back', { timeout: 120_000 }, async () => {
+test('100,000 savepoints, half of them rolled back', { timeout: 300_000 }, async () => {
   await sql.query('CREATE TABLE saved (id int PRIMARY KEY, v text)');
   const saved = rig.start('saved', { tables: ['public.saved'], format: 'plain' });
   await saved.reached('streaming');
@@ -299,7 +299,7 @@ test('short transactions that commit during a long one come first, and each whol
   await mixed.finish();
 });
 
-test('a walsender that is killed again and again loses and doubles nothing', { timeout: 120_000 }, async () => {
+test('a walsender that is killed again and again loses and doubles nothing', { timeout: 300_000 }, async () => {
   await sql.query('CREATE TABLE cut (id int PRIMARY KEY, v int)');
   const cut = rig.start('cut', { tables: ['public.cut'], format: 'plain', partitions: 3 });
   await cut.reached('streaming');

@@ -53,7 +53,7 @@ const ids = async (name: string): Promise<number[]> =>
   (await rig.records(`${name}.public.items`)).map(({ value }) => JSON.parse(value!).data.id as number);
 
 async function until(condition: () => Promise<boolean>, what: string): Promise<void> {
-  for (const deadline = Date.now() + 60_000; !(await condition()); ) {
+  for (const deadline = Date.now() + 240_000; !(await condition()); ) {
     if (Date.now() > deadline) throw new Error(`never ${what}`);
     await new Promise(resolve => setTimeout(resolve, 50));
   }
@@ -83,7 +83,7 @@ const synced = (names: readonly string[]): Promise<void> =>
 
 test('the slot is one that standbys follow, where it is asked for, also later', {
   skip,
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   const without = start('later', primary, false);
   await without.reached('streaming');
@@ -101,7 +101,7 @@ test('the slot is one that standbys follow, where it is asked for, also later', 
 
 test('after a standby has taken over, captures go on where they were, or say that changes are missing', {
   skip,
-  timeout: 180_000,
+  timeout: 300_000,
 }, async () => {
   const startIdle = (server: OwnPostgres) =>
     rig.start('idle', { source: server.url, tables: ['public.quiet'], failover: true, format: 'plain' });
@@ -159,7 +159,7 @@ test('after a standby has taken over, captures go on where they were, or say tha
   await quiet.finish();
 });
 
-test('another cluster behind the same URL is told', { skip, timeout: 60_000 }, async () => {
+test('another cluster behind the same URL is told', { skip, timeout: 300_000 }, async () => {
   const first = start('elsewhere', standby, false); // the primary of now
   await first.reached('streaming');
   await first.stop();

@@ -18,7 +18,7 @@ after(async () => {
 });
 
 test('a value of 100 MB comes whole where max.message.bytes lets it, and else goes to the dead letters', {
-  timeout: 200_000,
+  timeout: 300_000,
 }, async () => {
   const bytes = 100_000_000;
   await sql.query('CREATE TABLE blobs (id int PRIMARY KEY, v bytea); ALTER TABLE blobs ALTER v SET STORAGE EXTERNAL');
@@ -46,7 +46,7 @@ test('a value of 100 MB comes whole where max.message.bytes lets it, and else go
   assert.match(dead!.headers.reason!, /the record has 1333\d{5} bytes; max\.message\.bytes is/);
   assert.equal(refused.status().deadLetters, 1);
 
-  for (const deadline = Date.now() + 100_000; (await rig.size('whole.public.blobs')) < 3; ) {
+  for (const deadline = Date.now() + 240_000; (await rig.size('whole.public.blobs')) < 3; ) {
     assert.ok(Date.now() < deadline, JSON.stringify(whole.status().reason));
     await new Promise(resolve => setTimeout(resolve, 50));
   }
@@ -67,7 +67,7 @@ test('a value of 100 MB comes whole where max.message.bytes lets it, and else go
 });
 
 test('a COPY of 100,000 rows beside other commits: each row once, with an id of its own; positions never go back', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async () => {
   await sql.query('CREATE TABLE copied (id int PRIMARY KEY); CREATE TABLE beside (id int PRIMARY KEY)');
   const copied = rig.start('copied', { tables: ['public.copied', 'public.beside'], format: 'plain', partitions: 2 });

@@ -250,7 +250,7 @@ test('who may not publish the tables is told the SQL, and goes on once their own
     await sql.query('INSERT INTO theirs VALUES (2)');
     await rig.until('theirs.public.theirs', count(2));
     const noticed = async (captured: boolean) => {
-      for (const deadline = Date.now() + 30_000; ; await new Promise(resolve => setTimeout(resolve, 20))) {
+      for (const deadline = Date.now() + 240_000; ; await new Promise(resolve => setTimeout(resolve, 20))) {
         const [notice, ...others] = second.status().notices;
         if (notice?.captured === captured) return { ...notice, others };
         assert.ok(Date.now() < deadline, JSON.stringify(second.status().notices));

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { replayCapture } from './capture-replay.ts';
 import { newSeed } from './random.ts';
 
-test('pgbench’s tables, captured and replayed, have the same checksums', { timeout: 240_000 }, async t => {
+test('pgbench’s tables, captured and replayed, have the same checksums', { timeout: 300_000 }, async t => {
   const seed = newSeed();
   t.diagnostic(`seed ${seed}`);
   const say = (line: string) => t.diagnostic(line);

@@ -4,7 +4,7 @@ import { createDatabase } from '../database.ts';
 import { captureRounds } from './capture-rounds.ts';
 import { newSeed } from './random.ts';
 
-test('pgbench’s tables are what was captured of them, whoever is killed meanwhile', { timeout: 240_000 }, async t => {
+test('pgbench’s tables are what was captured of them, whoever is killed meanwhile', { timeout: 300_000 }, async t => {
   const database = await createDatabase();
   const seed = newSeed();
   t.diagnostic(`seed ${seed}`);

@@ -103,7 +103,7 @@ const slots = async (database: TestDatabase): Promise<number> =>
   ).rowCount!;
 
 async function until(condition: () => Promise<boolean>, what: string): Promise<void> {
-  for (const deadline = Date.now() + 120_000; !(await condition()); ) {
+  for (const deadline = Date.now() + 240_000; !(await condition()); ) {
     if (Date.now() > deadline) throw new Error(what);
     await new Promise(resolve => setTimeout(resolve, 50));
   }

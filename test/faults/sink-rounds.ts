@@ -153,7 +153,7 @@ const isBad = (value: string): boolean => {
 
 /** Tries again while PostgreSQL is not there. */
 async function eventually<T>(server: TestServer, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  for (const deadline = Date.now() + 120_000; ; ) {
+  for (const deadline = Date.now() + 240_000; ; ) {
     try {
       const client = await server.sql();
       try {
@@ -176,7 +176,7 @@ interface Stored {
 }
 
 async function check(server: TestServer): Promise<SinkRoundsResult> {
-  for (const deadline = Date.now() + 120_000; ; await delay(100)) {
+  for (const deadline = Date.now() + 240_000; ; await delay(100)) {
     const behind = await eventually(server, async client => {
       const { rows } = await client.query<{ behind: number }>(
         `SELECT count(*)::int AS behind FROM kafka.partition_offsets p JOIN kafka.topics t ON t.name = p.topic

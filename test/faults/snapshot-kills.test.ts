@@ -33,7 +33,7 @@ async function makeTables(): Promise<{ end(): Promise<number> }> {
     CREATE INDEX ON loose (n);
     INSERT INTO loose SELECT i, 0, repeat('p', 200) FROM generate_series(1, ${rows}) i`);
   return writing(rig.sourceUrl, async client => {
-    const some = () => Array.from({ length: 10 }, () => 1 + random(rows));
+    const some = () => Array.from({ length: 5 }, () => 1 + random(rows));
     await client.query('UPDATE keyed SET version = version + 1 WHERE id = ANY ($1)', [some()]);
     await client.query('UPDATE loose SET version = version + 1 WHERE n = ANY ($1)', [some()]);
   });

@@ -57,7 +57,7 @@ const opsOf = (read: readonly Event[], id: number) =>
     .join('');
 
 test('rows that are changed, deleted, moved and made after they were read, and before they are placed', {
-  timeout: 180_000,
+  timeout: 300_000,
 }, async () => {
   await query(`
     CREATE TABLE items (id int PRIMARY KEY, version int);
@@ -82,7 +82,7 @@ test('rows that are changed, deleted, moved and made after they were read, and b
   assert.deepEqual([opsOf(read, 606), opsOf(read, 607), opsOf(read, 100)], ['r', 'r', 'ru']);
 });
 
-test('a transaction that had not ended when the chunk was read, and began before', { timeout: 180_000 }, async () => {
+test('a transaction that had not ended when the chunk was read, and began before', { timeout: 300_000 }, async () => {
   await query(`
     CREATE TABLE items (id int PRIMARY KEY, version int);
     INSERT INTO items SELECT i, 0 FROM generate_series(1, 1600) i`);
@@ -107,7 +107,7 @@ test('a transaction that had not ended when the chunk was read, and began before
 });
 
 test('an update that leaves out a value stored out of line does not hide what was read of it', {
-  timeout: 180_000,
+  timeout: 300_000,
 }, async () => {
   await query(`
     CREATE TABLE documents (id int PRIMARY KEY, version int, body text);
@@ -126,7 +126,7 @@ test('an update that leaves out a value stored out of line does not hide what wa
   );
 });
 
-test('one of several equal rows goes: the others stay', { timeout: 180_000 }, async () => {
+test('one of several equal rows goes: the others stay', { timeout: 300_000 }, async () => {
   await query(`
     CREATE TABLE loose (n int); ALTER TABLE loose REPLICA IDENTITY FULL;
     INSERT INTO loose SELECT CASE WHEN i BETWEEN 600 AND 650 THEN 0 ELSE i END FROM generate_series(1, 1200) i`);
@@ -139,7 +139,7 @@ test('one of several equal rows goes: the others stay', { timeout: 180_000 }, as
   await finished('loose');
 });
 
-test('a table is emptied after some of it was read', { timeout: 180_000 }, async () => {
+test('a table is emptied after some of it was read', { timeout: 300_000 }, async () => {
   await query(`
     CREATE TABLE items (id int PRIMARY KEY, version int);
     INSERT INTO items SELECT i, 0 FROM generate_series(1, 1600) i`);

@@ -10,7 +10,7 @@ import { ScriptedBroker } from '../scripted-broker.ts';
 
 const rows = 60_000;
 
-test('while the target takes nothing, little is held, and the walsender stays', { timeout: 120_000 }, async () => {
+test('while the target takes nothing, little is held, and the walsender stays', { timeout: 300_000 }, async () => {
   const [rig, broker] = await Promise.all([openRig(), ScriptedBroker.start()]);
   try {
     const { pool, url } = rig.database;

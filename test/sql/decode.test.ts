@@ -91,7 +91,7 @@ function number(
   });
 }
 
-test('any records, as kafkajs encodes them, are decoded', { timeout: 120_000 }, async () => {
+test('any records, as kafkajs encodes them, are decoded', { timeout: 300_000 }, async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.bigInt({ min: 0n, max: 1n << 60n }),
@@ -253,7 +253,7 @@ test('timestamps out of all bounds are NULL, not an overflow', async () => {
   }
 });
 
-test('damage costs the damaged batch at most, and never the query', { timeout: 120_000 }, async () => {
+test('damage costs the damaged batch at most, and never the query', { timeout: 300_000 }, async () => {
   const first = await plainBatch(0n, 5);
   const second = await plainBatch(5n, 5);
   const good = await decode(first);

@@ -37,7 +37,7 @@ test('such a role makes the schema, writes the log and reads it', async () => {
   assert.deepEqual(rows, [{ me: owner, count: 3 }]);
 });
 
-test('kafka.table_health tells dead rows, vacuums and bloat, segments in one row', { timeout: 60_000 }, async () => {
+test('kafka.table_health tells dead rows, vacuums and bloat, segments in one row', { timeout: 300_000 }, async () => {
   const topic = await createTopic(pool, 'churned', 1);
   await openSegment(pool, topic);
   await pool.query(`INSERT INTO kafka.consumer_offsets (group_id, topic_id, partition_id, committed_offset)
@@ -81,7 +81,7 @@ test('kafka.wal_health is one row', async () => {
   );
 });
 
-test('kafka.slow_queries shows what runs now, where pg_stat_statements is missing', { timeout: 30_000 }, async () => {
+test('kafka.slow_queries shows what runs now, where pg_stat_statements is missing', { timeout: 300_000 }, async () => {
   const running = await pool.connect();
   try {
     await running.query('SELECT pg_advisory_lock(1)');

@@ -19,7 +19,7 @@ import { openPool, type Pool } from './postgres/pool.ts';
 import type { Address, Settings } from './runtime/config.ts';
 import { codeOf, messageOf, OperationalError } from './runtime/errors.ts';
 import { Lifecycle } from './runtime/lifecycle.ts';
-import { assertFree, isLoopback } from './runtime/listening.ts';
+import { assertFree, isLoopback, isWildcard } from './runtime/listening.ts';
 import type { Logger } from './runtime/logger.ts';
 import { createRegistry, type Registry } from './runtime/metrics.ts';
 import { formatAddress } from './runtime/setting-types.ts';
@@ -65,6 +65,7 @@ export class Server {
     this.#fail = reject;
     this.#http = new HttpServer({
       address: settings.http,
+      tls: tlsOf(settings),
       registry: this.registry,
       profiling: settings.profiling,
       readiness: () => this.#readiness(),
@@ -76,8 +77,11 @@ export class Server {
     });
   }
 
-  get http(): Address {
-    return this.#http.address;
+  /** As it is reached from here. */
+  get httpUrl(): string {
+    const { host, port } = this.#http.address;
+    const scheme = this.settings.httpTlsCert === null ? 'http' : 'https';
+    return `${scheme}://${formatAddress({ host: isWildcard(host) ? 'localhost' : host, port })}`;
   }
 
   get kafka(): readonly Address[] {
@@ -229,6 +233,7 @@ export class Server {
         bufferBytes: settings.deliverBufferBytes,
         stallMs: settings.deliverStallMs,
         heartbeatMs: settings.deliverHeartbeatMs,
+        compression: settings.deliverCompression,
       },
       ingest: log && topics && { log, topics, term: () => ({ brokerId: settings.nodeId, epoch: log.epoch }) },
     });
@@ -340,4 +345,14 @@ function failure(): { promise: Promise<never>; reject: (error: Error) => void } 
   });
   promise.catch(() => {}); // whoever cares awaits it
   return { promise, reject };
+}
+
+/** Throws an OperationalError where one of the two is missing. */
+function tlsOf({ httpTlsCert: cert, httpTlsKey: key }: Settings): { cert: string; key: string } | undefined {
+  if (cert !== null && key !== null) return { cert, key };
+  if (cert === null && key === null) return undefined;
+  throw new OperationalError(`${cert === null ? 'http.tls.cert' : 'http.tls.key'} is not set, and the other is`, {
+    code: 'BAD_SETTING',
+    hint: 'set both, or neither',
+  });
 }

@@ -34,6 +34,7 @@ export interface StreamEvent {
 type Overrides = Partial<Pick<DeliveriesOptions, 'access' | 'limits'>> & {
   readonly fills?: boolean;
   readonly port?: number;
+  readonly tls?: { readonly cert: string; readonly key: string };
 };
 
 export const limits = {
@@ -43,6 +44,7 @@ export const limits = {
   bufferBytes: 64 * 1024,
   stallMs: 60_000,
   heartbeatMs: 15_000,
+  compression: true,
 };
 
 export const openAccess = {
@@ -90,7 +92,7 @@ export async function openDeliverRig(options: Partial<LogOptions> = {}): Promise
         .result;
       if (error !== 0) throw new Error(`append: ${error}`);
     },
-    async serve(definitions, { fills = true, port = 0, ...overrides } = {}) {
+    async serve(definitions, { fills = true, port = 0, tls, ...overrides } = {}) {
       const deliveries = new Deliveries({
         databaseUrl: database.url,
         pool: database.pool,
@@ -104,6 +106,7 @@ export async function openDeliverRig(options: Partial<LogOptions> = {}): Promise
       });
       const http = new HttpServer({
         address: { host: '127.0.0.1', port },
+        tls,
         registry: createRegistry(),
         profiling: false,
         readiness: async () => undefined,
@@ -116,7 +119,7 @@ export async function openDeliverRig(options: Partial<LogOptions> = {}): Promise
       let stopped: Promise<void> | undefined;
       const server: Server = {
         deliveries,
-        url: `http://127.0.0.1:${http.address.port}`,
+        url: `${tls ? 'https' : 'http'}://127.0.0.1:${http.address.port}`,
         stop() {
           stopped ??= (async () => {
             deliveries.drain();

@@ -7,12 +7,11 @@ import type { Database, Server } from '../server.ts';
 export function renderReady(server: Server): string {
   if (!server.settings.broker) return renderDelivery(server);
   const kafka = formatAddress(reachable(server.kafka[0]!));
-  const http = formatAddress(reachable(server.http));
   return `
 Millrace ${version} is ready.
 
   Kafka     ${server.kafka.map(formatAddress).join(', ')}
-  HTTP      http://${http}/
+  HTTP      ${server.httpUrl}/
   Database  ${server.database.description}
 
   produce   echo hello | kcat -b ${kafka} -P -t greetings
@@ -30,10 +29,10 @@ function renderDelivery(server: Server): string {
   return `
 Millrace ${version} is ready, without a broker.
 
-  HTTP      http://${formatAddress(reachable(server.http))}/
+  HTTP      ${server.httpUrl}/
   Database  ${server.database.description}
 
-  events    curl -N 'http://${formatAddress(reachable(server.http))}/v1/stream?inbox=NAME&subscriber=NAME'
+  events    curl -N '${server.httpUrl}/v1/stream?inbox=NAME&subscriber=NAME'
 
 Ctrl-C stops it.
 

@@ -102,7 +102,12 @@ export class Access {
     // A name that somebody else has pointed at this address is how a page of theirs would reach it.
     const name = (host ?? '').replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
     if (!isLoopback(name)) throw new AccessError(403, 'without keys only localhost is served');
-    if (origin !== undefined && origin !== `http://${host}` && this.corsOrigin(origin) === undefined) {
+    if (
+      origin !== undefined &&
+      origin !== `http://${host}` &&
+      origin !== `https://${host}` &&
+      this.corsOrigin(origin) === undefined
+    ) {
       throw new AccessError(403, `pages of ${origin} may not read this; deliver.cors.origins lists those that may`);
     }
     if (subscriber === undefined) throw new AccessError(400, 'say for whom: ?subscriber=…');

@@ -1,11 +1,11 @@
 // One inbox in this process: what connections, requests and the process that fills it share.
-import type { ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import type { Pool } from '../postgres/pool.ts';
 import { Feed } from './feed.ts';
 import { retryFrame, seqOf } from './frame.ts';
 import { Inbox, type InboxEvent, type InboxRow } from './inbox.ts';
 import type { Turnstile } from './limits.ts';
+import type { Outlet } from './outlet.ts';
 import { Receipts } from './receipts.ts';
 import { type CloseReason, Stream } from './stream.ts';
 
@@ -33,7 +33,7 @@ export type Begin =
 
 export interface Opening {
   readonly subscriber: string;
-  readonly response: ServerResponse;
+  readonly outlet: Outlet;
   readonly begin: Begin;
   /** Undefined where all are wanted. */
   readonly wants: ((event: InboxEvent) => boolean) | undefined;
@@ -83,14 +83,14 @@ export class Channel {
 
   /** Begins an answer that lasts. `position` and `unknownId` are what `beginning` gave. */
   open(opening: Opening, { position, unknownId }: { position: bigint; unknownId?: string }): Stream {
-    const { subscriber, response, begin, wants, expiresAt } = opening;
+    const { subscriber, outlet, begin, wants, expiresAt } = opening;
     const { turns, maxBuffered } = this.#options;
     // Who has been given a part of what there is has not been given what is before.
     const moves = wants === undefined && (begin.at === 'cursor' || begin.at === 'id');
     const stream: Stream = new Stream({
       inboxId: this.inbox.id,
       subscriber,
-      response,
+      outlet,
       position,
       unknownId,
       wants: wants ?? (() => true),

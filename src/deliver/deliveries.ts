@@ -35,6 +35,8 @@ export interface DeliveryLimits {
   /** How long a client may take nothing, ms. */
   readonly stallMs: number;
   readonly heartbeatMs: number;
+  /** Whether streams are compressed for who takes it. */
+  readonly compression: boolean;
 }
 
 export interface InboxStatus extends IngestCounters {

@@ -7,6 +7,7 @@ import { matchesTopic } from './definition.ts';
 import type { Deliveries } from './deliveries.ts';
 import { idOf, seqOf } from './frame.ts';
 import type { InboxEvent } from './inbox.ts';
+import { GzipOutlet, PlainOutlet, takesGzip } from './outlet.ts';
 import type { Receipt } from './receipts.ts';
 
 type Query = Readonly<Record<string, string | undefined>>;
@@ -82,7 +83,8 @@ async function ask(
     const message = query.inbox === undefined ? 'say which inbox: ?inbox=…' : `there is no inbox ${query.inbox}`;
     throw new Refusal(404, message);
   }
-  const { authorization, origin, host } = request.headers;
+  const { authorization, origin } = request.headers;
+  const { host } = request; // HTTP/2 has it as :authority
   const wanted = { inbox: channel.inbox.name, subscriber: subscriber ?? query.subscriber };
   const grant = await deliveries.access.grant({ authorization, origin, host, query }, wanted);
   const waitS = deliveries.rate.take(grant.subscriber);
@@ -106,14 +108,19 @@ async function stream({ deliveries, channel, grant }: Asked, request: FastifyReq
   if (deliveries.draining) throw new Refusal(503, 'Millrace is stopping', 1);
   if (reply.raw.destroyed || request.raw.socket.destroyed) return reply.hijack();
   reply.hijack();
-  request.raw.socket.setNoDelay(true);
+  if (request.raw.httpVersionMajor === 1) request.raw.socket.setNoDelay(true); // a session of HTTP/2 does so itself
+  const gzip = limits.compression && takesGzip(request.headers['accept-encoding']);
+  const vary = [reply.getHeader('vary'), 'accept-encoding'].filter(Boolean).join(', ');
   reply.raw.writeHead(200, {
     ...(reply.getHeaders() as Record<string, string>),
+    ...(gzip ? { 'content-encoding': 'gzip' } : {}),
+    vary,
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache, no-transform',
     'x-accel-buffering': 'no', // nginx would keep events back
   });
-  channel.open({ subscriber, response: reply.raw, begin, wants, expiresAt: grant.expiresAt }, beginning);
+  const outlet = gzip ? new GzipOutlet(reply.raw) : new PlainOutlet(reply.raw);
+  channel.open({ subscriber, outlet, begin, wants, expiresAt: grant.expiresAt }, beginning);
   return reply;
 }
 

@@ -1,13 +1,13 @@
 // One connection against a model: an inbox that grows while pages are read, a client that takes what it is sent now and
 // then. Whatever the order of things, it has every event once and in order.
 import assert from 'node:assert/strict';
-import type { ServerResponse } from 'node:http';
 import { Writable } from 'node:stream';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { eventFrame } from './frame.ts';
 import type { InboxEvent } from './inbox.ts';
+import { PlainOutlet } from './outlet.ts';
 import { Stream } from './stream.ts';
 
 const pageEvents = 4;
@@ -61,7 +61,7 @@ test('whatever comes first at the seam, every event is there once and in order',
       const stream = new Stream({
         inboxId: 1,
         subscriber: 'ada',
-        response: client as unknown as ServerResponse,
+        outlet: new PlainOutlet(client),
         position: 0n,
         unknownId: undefined,
         wants: () => true,

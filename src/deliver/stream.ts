@@ -3,14 +3,14 @@
 //
 //   catching up ──▶ live ──▶ catching up (it takes less than it is sent: it reads the rest when it has drained)
 //        └────────────┴──▶ closed       (it does not drain, its token ends, Millrace stops)
-import type { ServerResponse } from 'node:http';
 import { eventFrame, gapFrame, heartbeat, idOf } from './frame.ts';
 import type { InboxEvent, InboxRead } from './inbox.ts';
+import type { Outlet } from './outlet.ts';
 
 export interface StreamOptions {
   readonly inboxId: number;
   readonly subscriber: string;
-  readonly response: ServerResponse;
+  readonly outlet: Outlet;
   /** The last event that the client has. */
   readonly position: bigint;
   /** An id that the client gave and that says nothing here: told as a gap. */
@@ -48,10 +48,9 @@ export class Stream {
     this.#options = options;
     this.#position = options.position;
     this.#unknownId = options.unknownId;
-    const { response } = options;
-    response.on('close', () => this.#close('client'));
-    response.on('error', () => this.#close('client'));
-    response.on('drain', () => {
+    const { outlet } = options;
+    outlet.on('close', () => this.#close('client'));
+    outlet.on('drain', () => {
       this.#blockedSince = undefined;
       this.#drained();
     });
@@ -94,7 +93,7 @@ export class Stream {
       count++;
     }
     if (text !== '') this.#write(text, count);
-    if (this.#blockedSince !== undefined && this.#options.response.writableLength > this.#options.maxBuffered) {
+    if (this.#blockedSince !== undefined && this.#options.outlet.waiting > this.#options.maxBuffered) {
       this.#live = false;
       void this.catchUp();
     }
@@ -131,10 +130,10 @@ export class Stream {
   /** Ends the answer, as a client expects that is to come back. */
   end(reason: CloseReason): void {
     if (this.#closed) return;
-    const { response } = this.#options;
+    const { outlet } = this.#options;
     this.#close(reason);
-    if (reason === 'slow') response.destroy();
-    else response.end();
+    if (reason === 'slow') outlet.destroy();
+    else outlet.end();
   }
 
   /** A raw line before events. */
@@ -170,15 +169,15 @@ export class Stream {
 
   #write(text: string, events: number): void {
     const seq = this.#position;
-    const { response, onWritten } = this.#options;
-    const taken = response.write(text, error => {
+    const { outlet, onWritten } = this.#options;
+    const taken = outlet.write(text, error => {
       if (!error) onWritten(events, seq);
     });
     if (!taken) this.#blockedSince ??= Date.now();
   }
 
   #send(text: string): void {
-    if (!this.#options.response.write(text)) this.#blockedSince ??= Date.now();
+    if (!this.#options.outlet.write(text)) this.#blockedSince ??= Date.now();
   }
 
   async #untilDrained(): Promise<void> {

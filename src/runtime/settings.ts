@@ -66,6 +66,22 @@ export const settingsTable = define({
     default: { host: '127.0.0.1', port: 8080 },
     doc: 'Where the status page, /healthz, /readyz and /metrics are served.',
   },
+  httpTlsCert: {
+    key: 'http.tls.cert',
+    group: 'Listening',
+    type: optional(text),
+    default: null,
+    secret: true,
+    doc: 'A certificate chain in PEM. With it and http.tls.key HTTP is served over TLS only, as HTTP/2 to those who speak it and HTTP/1.1.',
+  },
+  httpTlsKey: {
+    key: 'http.tls.key',
+    group: 'Listening',
+    type: optional(text),
+    default: null,
+    secret: true,
+    doc: 'The private key of http.tls.cert, in PEM.',
+  },
   maxConnections: {
     key: 'max.connections',
     group: 'Listening',
@@ -392,6 +408,13 @@ export const settingsTable = define({
     type: milliseconds({ min: 1000 }),
     default: 15_000,
     doc: 'How often an event stream carries a comment, so that a lost connection is noticed.',
+  },
+  deliverCompression: {
+    key: 'deliver.compression',
+    group: 'Delivery',
+    type: boolean,
+    default: true,
+    doc: 'Compress event streams with gzip for clients that accept it. It takes about 20 KiB a stream.',
   },
   broker: {
     key: 'broker',

@@ -24,6 +24,7 @@ import { followLineage } from './lineage.ts';
 import { LogDestination } from './log-destination.ts';
 import { Membership, type TableNotice } from './membership.ts';
 import { Outlet } from './outlet.ts';
+import { Partitions } from './partitions.ts';
 import { ProduceWriter } from './produce-writer.ts';
 import { RemoteDestination, type RemoteStatus } from './remote-destination.ts';
 import { SnapshotJobs } from './snapshot-jobs.ts';
@@ -297,11 +298,15 @@ export class Capture {
       });
       await snapshots.load(tables);
       this.#snapshots = snapshots;
+      const partitions = new Partitions(source, this.#lane, captureId);
+      await partitions.load();
+      await partitions.begin(tables);
       const membership = new Membership(tables, {
         definition,
         source,
         outlet,
         snapshots,
+        partitions,
         defaultPartitions,
         logger: this.#logger,
       });

@@ -12,8 +12,9 @@
 import type { Logger } from 'pino';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { TopicError } from '../storage/topics.ts';
-import { type CaptureDefinition, isOutbox, topicOf } from './definition.ts';
+import { type CaptureDefinition, isOutbox, type TableName, topicOf } from './definition.ts';
 import type { Outlet } from './outlet.ts';
+import type { Attached, Partitions } from './partitions.ts';
 import type { Snapshots } from './snapshots.ts';
 import { changesRows, identityHint, quoted, type Source, type SourceTable } from './source.ts';
 
@@ -31,6 +32,7 @@ export interface MembershipOptions {
   readonly source: Source;
   readonly outlet: Outlet;
   readonly snapshots: Snapshots;
+  readonly partitions: Partitions;
   readonly defaultPartitions: number;
   readonly logger: Logger;
 }
@@ -69,7 +71,7 @@ export class Membership {
 
   /** Looks for tables that have come or gone. Not to be called while it runs. Throws only where the source is lost. */
   async look(): Promise<void> {
-    const { definition, source, snapshots } = this.#options;
+    const { definition, source, snapshots, partitions } = this.#options;
     const wanted = await source.tables(definition);
     const { missing, surplus } = await source.differences(definition, wanted);
     for (const name of this.#notices.keys()) {
@@ -88,6 +90,8 @@ export class Membership {
     const settled = this.#tables.filter(({ oid }) => !this.#settling.some(({ table }) => table.oid === oid));
     // Also one that has the name of another now.
     await snapshots.takeIn(settled);
+    const read = settled.filter(({ schema, name }) => !isOutbox(definition, schema, name));
+    for (const attached of await partitions.attached(read)) await this.#readAttached(attached);
   }
 
   /** They are read again: what they had before is no longer missing. */
@@ -108,8 +112,9 @@ export class Membership {
   }
 
   async #published(table: SourceTable): Promise<void> {
-    const { definition, source, logger } = this.#options;
+    const { definition, source, partitions, logger } = this.#options;
     this.#notices.delete(nameOf(table));
+    await partitions.begin([table]);
     this.#settling.push({ table, writers: await source.writersOf(table.oid) });
     logger.info({ table: nameOf(table), snapshot: definition.snapshot }, 'a new table is captured');
     if (
@@ -117,9 +122,27 @@ export class Membership {
       !isOutbox(definition, table.schema, table.name) &&
       (await this.#hasRows(table))
     ) {
-      const hint = `read them with: curl -X POST 'http://…/api/captures/${definition.name}/resnapshot?table=${nameOf(table)}'`;
-      this.#notice(table, true, 'rows that it had when it was published are not in its topic (snapshot: never)', hint);
+      const reason = 'rows that it had when it was published are not in its topic (snapshot: never)';
+      this.#notice(table, true, reason, this.#resnapshotHint(table));
     }
+  }
+
+  async #readAttached(attached: Attached): Promise<void> {
+    const { definition, snapshots, partitions, logger } = this.#options;
+    const { table, name, leaf } = attached;
+    if (definition.snapshot === 'never') {
+      const reason = `rows that ${nameOf(name)} had when it was attached are not in its topic (snapshot: never)`;
+      this.#notice(table, true, reason, this.#resnapshotHint(table));
+    } else {
+      if (!(await snapshots.readPartition(table, leaf))) return; // at a later look
+      logger.info({ table: nameOf(table), partition: nameOf(name) }, 'a partition was attached with rows: it is read');
+    }
+    await partitions.taken(attached);
+  }
+
+  #resnapshotHint(table: SourceTable): string {
+    const { name } = this.#options.definition;
+    return `read them with: curl -X POST 'http://…/api/captures/${name}/resnapshot?table=${nameOf(table)}'`;
   }
 
   async #problem(table: SourceTable): Promise<{ reason: string; hint: string } | undefined> {
@@ -198,4 +221,4 @@ function unlessPassedOver(error: unknown): void {
   if (!['42501', '42704', '42P01'].includes(codeOf(error) ?? '')) throw error;
 }
 
-const nameOf = ({ schema, name }: SourceTable): string => `${schema}.${name}`;
+const nameOf = ({ schema, name }: TableName): string => `${schema}.${name}`;

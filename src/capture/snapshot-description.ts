@@ -84,13 +84,24 @@ const identities: Readonly<Record<string, ReplicaIdentity>> = { d: 'default', n:
 
 /** Where the rows of a table are; in the order of their names, so that it is the same each time. */
 export async function leavesOf(client: pg.Client, relationId: number): Promise<Leaf[]> {
+  return readLeaves(
+    client,
+    `l.relkind = 'r' AND (l.oid = $1::oid OR l.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass) WHERE isleaf))`,
+    relationId,
+  );
+}
+
+/** One partition; undefined where it is gone. */
+export async function leafOf(client: pg.Client, id: number): Promise<Leaf | undefined> {
+  return (await readLeaves(client, 'l.oid = $1::oid', id))[0];
+}
+
+async function readLeaves(client: pg.Client, which: string, oid: number): Promise<Leaf[]> {
   const { rows } = await client.query<Record<string, string>>(
     `SELECT l.oid::text AS id, pg_relation_filenode(l.oid)::text AS filenode,
             pg_relation_size(l.oid) / current_setting('block_size')::int AS pages, pg_table_size(l.oid) AS bytes
-     FROM pg_class l
-     WHERE l.relkind = 'r' AND (l.oid = $1::oid OR l.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass) WHERE isleaf))
-     ORDER BY l.relname, l.oid`,
-    [String(relationId)],
+     FROM pg_class l WHERE ${which} ORDER BY l.relname, l.oid`,
+    [String(oid)],
   );
   return rows.map(({ id, filenode, pages, bytes }) => ({
     id: Number(id),

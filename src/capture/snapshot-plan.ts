@@ -20,14 +20,21 @@ export const byCtid: readonly string[] = ['ctid'];
 export async function cutTable(client: pg.Client, described: Described, readers: number): Promise<NewPiece[]> {
   const leaves = await leavesOf(client, described.relation.id);
   const bytes = leaves.reduce((sum, leaf) => sum + leaf.bytes, 0);
-  const most = readers === 1 ? 1 : readers * piecesPerReader;
-  const count = Math.max(1, Math.min(most, Math.floor(bytes / pieceBytes)));
+  const count = piecesOf(bytes, readers);
   if (described.keyColumns.length === 0) {
     return leaves.flatMap(leaf => ofPages(leaf, Math.max(1, Math.round((count * leaf.bytes) / Math.max(1, bytes)))));
   }
   const pages = leaves.reduce((sum, leaf) => sum + leaf.pages, 0);
   const cuts = count === 1 ? [] : await sampleKeys(client, described, count, pages);
   return [null, ...cuts].map((after, i) => ({ leafId: 0, filenode: 0, after, until: cuts[i] ?? null }));
+}
+
+/** One partition alone, whatever key the table has. */
+export const cutLeaf = (leaf: Leaf, readers: number): NewPiece[] => ofPages(leaf, piecesOf(leaf.bytes, readers));
+
+function piecesOf(bytes: number, readers: number): number {
+  const most = readers === 1 ? 1 : readers * piecesPerReader;
+  return Math.max(1, Math.min(most, Math.floor(bytes / pieceBytes)));
 }
 
 /** The last of them is open: rows may be added behind the pages there are now. */

@@ -13,8 +13,10 @@ import type { ChangeWriter } from './change-writer.ts';
 import { type CaptureDefinition, isOutbox, type TableName, topicOf } from './definition.ts';
 import type { Outlet } from './outlet.ts';
 import { SnapshotBases } from './snapshot-base.ts';
+import type { Leaf } from './snapshot-description.ts';
 import { type Job, type Piece, type SnapshotJobs, settle } from './snapshot-jobs.ts';
 import { SnapshotPlacement } from './snapshot-placement.ts';
+import { byCtid, cutLeaf } from './snapshot-plan.ts';
 import { SnapshotReader } from './snapshot-reader.ts';
 import { TableReading } from './snapshot-table.ts';
 import type { Source, SourceTable } from './source.ts';
@@ -149,6 +151,21 @@ export class Snapshots {
     }
     if (idle.length > 0) this.start();
     return idle.length;
+  }
+
+  /** Reads a partition of a table that has been read. False: not yet, the table is being read. */
+  async readPartition(table: SourceTable, leaf: Leaf): Promise<boolean> {
+    const { definition, jobs } = this.#options;
+    const isTable = ({ schema, name }: TableName) => schema === table.schema && name === table.name;
+    if (this.#expected.has(table.oid) || !this.#jobs.some(job => isTable(job) && job.done)) return false;
+    await jobs.again(table, 'incremental');
+    const job = (await jobs.load()).find(isTable)!;
+    job.relationId = table.oid;
+    job.keyColumns = byCtid;
+    await jobs.cut(job, cutLeaf(leaf, definition.snapshotReaders));
+    this.#jobs = [...this.#jobs.filter(other => !isTable(other)), job];
+    if (!this.#stopping.signal.aborted) this.start();
+    return true;
   }
 
   /** Before a table is published, so that none of its rows comes twice; its reading begins with `takeIn`. */

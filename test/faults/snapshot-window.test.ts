@@ -2,7 +2,9 @@
 // stopped (SIGSTOP) while a chunk is read, so that the moment lasts as long as a test needs it.
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
-import { type Event, SnapshotRig } from '../snapshot-rig.ts';
+import pg from 'pg';
+import { startPostgres } from '../own-postgres.ts';
+import { type Event, type ShopStatus, SnapshotRig } from '../snapshot-rig.ts';
 
 let rig: SnapshotRig;
 let stopped: number | undefined;
@@ -147,4 +149,41 @@ test('a table is emptied after some of it was read', { timeout: 300_000 }, async
   await whileRead('items', () => query('TRUNCATE items; INSERT INTO items VALUES (600, 1), (2000, 1)'));
   const read = (await finished('items')).filter(({ op, data }) => op === 'r' && data.version === 0);
   assert.equal(read.length, 500, 'what was read before it was emptied');
+});
+
+test('a transaction that has been streamed, and that nobody sees yet, is waited for', {
+  timeout: 120_000,
+}, async () => {
+  // Who asks for it waits for a standby that there is not, after its commit has been written and before it is seen.
+  const postgres = await startPostgres({ synchronous_standby_names: 'nope', synchronous_commit: 'local' });
+  await rig.remove();
+  rig = await SnapshotRig.open(postgres.url);
+  const writer = new pg.Client({ connectionString: postgres.url });
+  await writer.connect();
+  try {
+    await rig.onSource(`CREATE TABLE items (id int PRIMARY KEY, v text); INSERT INTO items VALUES (1, 'old');
+      CREATE TABLE others (id int PRIMARY KEY); INSERT INTO others VALUES (1)`);
+    await rig.start({ snapshotReaders: 2, partitions: 1 });
+    await rig.complete();
+    await writer.query('SET synchronous_commit = on');
+    const { rows } = await writer.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
+    const held = writer.query(`UPDATE items SET v = 'new'`);
+    await rig.until(
+      () => rig.events('items'),
+      events => events.at(-1)?.data.v === 'new',
+      'streamed',
+    );
+    await fetch(`${rig.millrace.http}/api/captures/shop/resnapshot?table=public.*`, { method: 'POST' });
+    const isRead = ({ snapshots }: ShopStatus) =>
+      snapshots.some(({ table, state }) => table === 'public.others' && state === 'done');
+    await rig.until(() => rig.status(), isRead, 'read');
+    await rig.onSource('SELECT pg_cancel_backend($1)', [rows[0]!.pid]);
+    await held;
+    await rig.complete();
+    await rig.caughtUp();
+    assert.equal((await rig.assertFolds('items')).at(-1)!.op, 'r');
+  } finally {
+    await writer.end();
+    await postgres.remove();
+  }
 });

@@ -28,12 +28,15 @@ export interface Captured {
 
 /** The last change: both have everything when they have this. */
 const lastMessage = 'the last one';
-const deadlineMs = 120_000;
+const deadlineMs = 300_000;
 
-/** `changes` are run one after another, each in a transaction if it does not begin one; by the names of the ways. */
+/**
+ * `before` is there when they begin; `changes` are run one after another, each in a transaction if it does not begin one.
+ * By the names of the ways.
+ */
 export async function captureBoth(
   ways: readonly Way[],
-  schema: readonly string[],
+  before: Iterable<string>,
   changes: Iterable<string>,
 ): Promise<Map<string, Captured>> {
   const directory = mkdtempSync(join(tmpdir(), 'compat-debezium-'));
@@ -52,7 +55,7 @@ export async function captureBoth(
     const source = new pg.Client({ connectionString: sourceUrl });
     await source.connect();
     running.push({ stop: () => source.end() });
-    for (const statement of schema) await source.query(statement);
+    for (const statement of before) await source.query(statement);
     await source.query(
       'CREATE PUBLICATION everything FOR TABLES IN SCHEMA public WITH (publish_via_partition_root = true)',
     );
@@ -66,6 +69,13 @@ export async function captureBoth(
     }
     running.push(...engines);
 
+    // Changes are not streamed that are made before its snapshot.
+    for (const [i, { name, properties }] of ways.entries()) {
+      const file = join(directory, name, 'events.ndjson');
+      if (properties['snapshot.mode'] === 'initial')
+        await until(`the snapshot of Debezium ${name}`, () => hasEvent(engines[i]!, file, hasLastRow), deadlineMs);
+    }
+
     for (const sql of changes) {
       await source.query(sql).catch((error: Error) => {
         throw new Error(`${error.message}: ${sql.slice(0, 500)}`);
@@ -77,8 +87,9 @@ export async function captureBoth(
     const bootstrap = /Kafka +(\S+)/.exec(millrace.stdout)![1]!;
     for (const [i, { name }] of ways.entries()) {
       const file = join(directory, name, 'events.ndjson');
-      await until(`the last event of Debezium ${name}`, () => isLast(file), deadlineMs);
-      await engines[i]!.stop();
+      const engine = engines[i]!;
+      await until(`the last event of Debezium ${name}`, () => hasEvent(engine, file, hasLast), deadlineMs);
+      await engine.stop();
       const lines = readFileSync(file, 'utf8').trimEnd().split('\n');
       const debezium = lines.map(line => JSON.parse(line) as CapturedEvent);
       captured.set(name, { debezium, millrace: await readTopics(bootstrap, name) });
@@ -92,8 +103,17 @@ export async function captureBoth(
   }
 }
 
-const encodedLast = Buffer.from(lastMessage).toString('base64');
-const isLast = (file: string): boolean => existsSync(file) && readFileSync(file, 'utf8').includes(encodedLast);
+/** As the ways write bytes. */
+const encodedLast = (['base64', 'hex'] as const).map(encoding => Buffer.from(lastMessage).toString(encoding));
+const hasLast = (text: string): boolean => encodedLast.some(last => text.includes(last));
+/** In events that are strings of JSON in lines of JSON. */
+const hasLastRow = (text: string): boolean => text.includes('\\"snapshot\\":\\"last\\"');
+
+function hasEvent(engine: Debezium, file: string, isThere: (text: string) => boolean): boolean {
+  const failure = engine.failed();
+  if (failure !== undefined) throw new Error(`Debezium has ended: ${failure}`);
+  return existsSync(file) && isThere(readFileSync(file, 'utf8'));
+}
 
 /** Returns the URL of the one to be captured; the log is in another, whose changes are nobody's. */
 async function createDatabases(serverUrl: string): Promise<string> {
@@ -104,6 +124,13 @@ async function createDatabases(serverUrl: string): Promise<string> {
   const url = new URL(serverUrl);
   url.pathname = '/source';
   return url.href;
+}
+
+interface CaptureShown {
+  readonly name: string;
+  readonly state: string;
+  readonly reason?: string;
+  readonly snapshots: readonly { readonly state: string }[];
 }
 
 async function startMillrace(directory: string, logUrl: string, sourceUrl: string, ways: readonly Way[]) {
@@ -119,12 +146,14 @@ async function startMillrace(directory: string, logUrl: string, sourceUrl: strin
     env: { MILLRACE_DATABASE_URL: logUrl, SOURCE_URL: sourceUrl },
   });
   await millrace.ready();
-  await until('captures that stream', async () => {
+  await until('captures that stream, and have read their tables', async () => {
     const answer = await fetch(`${millrace.http}/api/captures`);
-    const captures = (await answer.json()) as { name: string; state: string; reason?: string }[];
+    const captures = (await answer.json()) as CaptureShown[];
     const failed = captures.find(({ state }) => state === 'failed');
     if (failed) throw new Error(`capture ${failed.name} has failed: ${failed.reason}`);
-    return ways.every(({ name }) => captures.some(each => each.name === name && each.state === 'streaming'));
+    const isReady = ({ state, snapshots }: CaptureShown) =>
+      state === 'streaming' && snapshots.every(snapshot => snapshot.state === 'done');
+    return ways.every(({ name }) => captures.some(each => each.name === name && isReady(each)));
   });
   return millrace;
 }
@@ -174,7 +203,7 @@ async function readTopics(bootstrap: string, prefix: string): Promise<CapturedEv
   };
   await consumer.run({
     eachMessage: async ({ message }) => {
-      if (message.value?.includes(encodedLast)) last = true;
+      if (hasLast(String(message.value))) last = true;
     },
   });
   await until(`the last event of Millrace ${prefix}`, () => last, deadlineMs);

@@ -2,7 +2,16 @@
 // come from Maven Central into .cache/ once; the runner is compiled when it has changed. Callers must stop() it.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { createWriteStream, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -26,6 +35,8 @@ export interface DebeziumOptions {
 export interface Debezium {
   readonly pid: number;
   readonly logFile: string;
+  /** Why it has ended by itself; undefined while it runs. */
+  failed(): string | undefined;
   /** Ends it once everything it has read is where it should be. */
   stop(): Promise<void>;
 }
@@ -86,7 +97,12 @@ export function startDebezium(options: DebeziumOptions): Promise<Debezium> {
     child.stdout.on('data', (chunk: Buffer) => {
       if (!chunk.includes('started')) return;
       child.removeAllListeners('exit');
-      resolve({ pid: child.pid!, logFile, stop: () => stop(child) });
+      resolve({
+        pid: child.pid!,
+        logFile,
+        failed: () => (child.exitCode === null ? undefined : readFileSync(logFile, 'utf8').slice(-4000)),
+        stop: () => stop(child),
+      });
     });
   });
 }

@@ -58,6 +58,28 @@ export class Random {
 const row = (table: string, id: number, all: readonly TypedColumn[], value: (column: TypedColumn) => string): string =>
   `INSERT INTO ${table} VALUES (${[id, ...all.map(value)].join(', ')})`;
 
+const big = `(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 300) i)`;
+const many = (element: string) => `(SELECT array_agg(${element}) FROM generate_series(1, 2000) i)`;
+const largeRow = `INSERT INTO large SELECT 1, ${big}, ${big}::bytea, ARRAY[${big}], ${many('i')}, 1, to_jsonb(${big}), ${big}, ${many('i::int2')}, ${many('i::int8')}, ${many('i::float8')}, ${many('i::numeric')}, ${many('gen_random_uuid()')}, ${many('now()')}, ${many('current_date')}, ${many('to_jsonb(i)')}, repeat('10', 40000)::varbit, repeat('12', 20000)::numeric, ('<a>' || ${big} || '</a>')::xml, ${many('i::text::bytea')}, ${many('true')}, hstore('k', ${big}), ${many('localtimestamp')}, ${many('localtime')}, ${many("'ok'::mood")}, ${many('i::oid')}, ${many('i::numeric(9,2)')}, ${many('int4range(i, i + 5)')}`;
+
+/** What is there before anybody captures: each table in the order of its key. */
+export function* rowsOfBefore(): Generator<string> {
+  const longest = Math.max(...columns.map(column => column.values.length));
+  for (let i = 0; i < longest; i++) {
+    yield row('every_type', i + 1, columns, ({ values }) => values[i] ?? 'NULL');
+  }
+  yield row('required', 1, columns, ({ values }) => values[0]!);
+  yield 'INSERT INTO defaults DEFAULT VALUES';
+  yield 'INSERT INTO computed DEFAULT VALUES';
+  yield row('left_out', 1, leftOut, ({ values }) => values[0]!);
+  yield `INSERT INTO "Mixed Case" VALUES (1, 'ą', 'p"1'), (2, NULL, 'p2')`;
+  yield `INSERT INTO no_key VALUES (1, 'x'), (1, 'x'), (NULL, NULL)`;
+  yield `INSERT INTO full_row VALUES (1, 'x', repeat('long', 10000), 1), (2, NULL, NULL, 2)`;
+  yield largeRow;
+  yield `INSERT INTO by_index VALUES (1, 'a', 1), (2, 'b', 2)`;
+  yield 'INSERT INTO parent VALUES (1), (2), (3); INSERT INTO child VALUES (1, 1)';
+}
+
 /** Each entry is one transaction, or several where it says so itself. */
 export function* knownCases(): Generator<string> {
   const longest = Math.max(...columns.map(column => column.values.length));
@@ -79,9 +101,7 @@ export function* knownCases(): Generator<string> {
   yield `INSERT INTO "Mixed Case" VALUES (1, 'ą', 'p"1'), (2, NULL, 'p2'); UPDATE "Mixed Case" SET part = 'p3' WHERE "Some Id" = 1; DELETE FROM "Mixed Case"`;
   yield `INSERT INTO no_key VALUES (1, 'x'), (1, 'x'), (NULL, NULL); UPDATE no_key SET b = 'y' WHERE a = 1; DELETE FROM no_key`;
   yield `INSERT INTO full_row VALUES (1, 'x', repeat('long', 10000), 1); UPDATE full_row SET n = 2; UPDATE full_row SET id = 3; DELETE FROM full_row`;
-  const big = `(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 300) i)`;
-  const many = (element: string) => `(SELECT array_agg(${element}) FROM generate_series(1, 2000) i)`;
-  yield `INSERT INTO large SELECT 1, ${big}, ${big}::bytea, ARRAY[${big}], ${many('i')}, 1, to_jsonb(${big}), ${big}, ${many('i::int2')}, ${many('i::int8')}, ${many('i::float8')}, ${many('i::numeric')}, ${many('gen_random_uuid()')}, ${many('now()')}, ${many('current_date')}, ${many('to_jsonb(i)')}, repeat('10', 40000)::varbit, repeat('12', 20000)::numeric, ('<a>' || ${big} || '</a>')::xml, ${many('i::text::bytea')}, ${many('true')}, hstore('k', ${big}), ${many('localtimestamp')}, ${many('localtime')}, ${many("'ok'::mood")}, ${many('i::oid')}, ${many('i::numeric(9,2)')}, ${many('int4range(i, i + 5)')}`;
+  yield largeRow;
   yield 'UPDATE large SET n = 2; UPDATE large SET id = 2; UPDATE large SET big = NULL; DELETE FROM large';
   yield `INSERT INTO by_index VALUES (1, 'a', 1); UPDATE by_index SET n = 2; UPDATE by_index SET code = 'b'; UPDATE by_index SET id = 2; DELETE FROM by_index`;
   yield `SELECT pg_logical_emit_message(true, 'prefix', 'in a transaction'), pg_logical_emit_message(true, 'bytes', '\\x00ff'::bytea)`;

@@ -9,6 +9,7 @@
 import { codeOf } from '../runtime/errors.ts';
 import type { WriteLane } from '../storage/write-lane.ts';
 import type { TableName } from './definition.ts';
+import { treeOf } from './publication.ts';
 import { type Leaf, leafOf } from './snapshot-description.ts';
 import { quoted, type Source, type SourceTable } from './source.ts';
 
@@ -86,7 +87,7 @@ export class Partitions {
     if (tables.length === 0) return [];
     const { rows } = await this.#source.client.query<{ table: string; leaves: string[] }>(
       `SELECT c.oid::text AS table, ARRAY(
-         SELECT l.oid::text FROM pg_partition_tree(c.oid) t JOIN pg_class l ON l.oid = t.relid WHERE l.relkind = 'r') AS leaves
+         SELECT l.oid::text FROM pg_class l WHERE l.oid IN ${treeOf('c.oid')} AND l.relkind = 'r') AS leaves
        FROM pg_class c WHERE c.oid = ANY ($1::text[]::oid[]) AND c.relkind = 'p'`,
       [tables.map(({ oid }) => String(oid))],
     );

@@ -33,13 +33,20 @@ export async function describeTable(
   publication: string,
   table: TableName,
 ): Promise<Described> {
-  // Column lists and row filters of publications: from PostgreSQL 15 on.
-  const published = version >= 150_000 ? 'p.attnames' : 'NULL::name[]';
-  // Before 18 it names generated columns, and does not publish them.
-  const generated = version >= 180_000 ? `(p.attnames IS NOT NULL OR a.attgenerated = '')` : `a.attgenerated = ''`;
-  const filtered = version >= 150_000 ? 'p.rowfilter' : 'NULL';
+  // Column lists and row filters of publications are from 15 on, and do not hold where its whole schema is published.
+  const listed = version >= 150_000;
+  const named = `a.attnum = ANY (r.prattrs::int2[])`;
+  const column =
+    version >= 180_000
+      ? `CASE WHEN r.prattrs IS NULL THEN a.attgenerated = '' OR a.attgenerated = p.pubgencols AND p.pubgencols = 's' ELSE ${named} END`
+      : `a.attgenerated = '' ${listed ? `AND (r.prattrs IS NULL OR ${named})` : ''}`;
+  const member = listed
+    ? `LEFT JOIN pg_publication p ON p.pubname = $2
+     LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid AND NOT EXISTS (
+       SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace)`
+    : 'LEFT JOIN pg_publication p ON p.pubname = $2';
   const { rows } = await client.query<Record<string, string>>(
-    `SELECT c.oid::text, c.relkind::text AS kind, c.relreplident::text AS identity, ${filtered} AS filter,
+    `SELECT c.oid::text, c.relkind::text AS kind, c.relreplident::text AS identity, ${listed ? 'pg_get_expr(r.prqual, r.prrelid)' : 'NULL'} AS filter,
             (SELECT greatest(0, sum(r.reltuples))::int8 FROM pg_class r
              WHERE r.oid = c.oid OR r.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf)) AS estimated,
             a.attname::text AS name, a.atttypid::text AS type, a.atttypmod AS modifier,
@@ -50,10 +57,10 @@ export async function describeTable(
        SELECT indkey, indnkeyatts FROM pg_index
        WHERE indrelid = c.oid AND (indisprimary OR indisreplident AND c.relreplident = 'i')
        ORDER BY indisprimary DESC LIMIT 1) i ON true
-     LEFT JOIN pg_publication_tables p ON p.pubname = $2 AND p.schemaname = $3 AND p.tablename = $4
-     WHERE c.oid = $1::regclass AND ${generated} AND (${published} IS NULL OR a.attname = ANY (${published}))
+     ${member}
+     WHERE c.oid = $1::regclass AND ${column}
      ORDER BY a.attnum`,
-    [quoted(table), publication, table.schema, table.name],
+    [quoted(table), publication],
   );
   const first = rows[0];
   const key = rows.filter(row => row.place !== null).toSorted((a, b) => Number(a.place) - Number(b.place));

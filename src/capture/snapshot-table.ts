@@ -5,6 +5,7 @@ import type { Throttle } from '../runtime/throttle.ts';
 import type { ChangeWriter } from './change-writer.ts';
 import type { CaptureDefinition } from './definition.ts';
 import type { Outlet } from './outlet.ts';
+import { treeOf } from './publication.ts';
 import type { SnapshotBases } from './snapshot-base.ts';
 import type { Job, Piece, Range, SnapshotJobs } from './snapshot-jobs.ts';
 import type { Placed, Reading, SnapshotPlacement } from './snapshot-placement.ts';
@@ -175,7 +176,7 @@ export class TableReading {
     const writers = `SELECT pg_current_snapshot()::text AS seen, array(
         SELECT DISTINCT l.virtualtransaction FROM pg_locks l
         WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND (l.relation = $1::oid OR l.relation IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))
+          AND l.relation IN ${treeOf('$1::oid')}
           AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')) AS writers`;
     let before: Set<string> | undefined;
     while (!stopping.aborted) {

@@ -8,6 +8,7 @@ import { settleSession } from '../postgres/session-settings.ts';
 import { codeOf } from '../runtime/errors.ts';
 import type { ColumnFacts } from './column-schema.ts';
 import { type CaptureDefinition, gapHint, isCaptured, isPartCaptured, type TableName } from './definition.ts';
+import { publishedBy, treeOf } from './publication.ts';
 import type { TypeInfo } from './values.ts';
 
 /** Why a capture cannot go on, and the way out. Trying again without it changes nothing. */
@@ -50,7 +51,7 @@ export const setPrinting = Object.entries(printing)
  */
 const fullIsPublished = `c.relreplident = 'f' AND (
   NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped)
-  OR EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = $1 AND t.schemaname = n.nspname AND t.tablename = c.relname))`;
+  OR c.oid IN ${publishedBy('$1', 180_000)})`;
 
 /** What makes an UPDATE or DELETE of these tables say which row. */
 export function identityHint(tables: readonly SourceTable[]): string {
@@ -282,7 +283,8 @@ export class Source {
     tables: readonly SourceTable[],
   ): Promise<{ missing: SourceTable[]; surplus: TableName[] }> {
     const { rows: published } = await this.client.query<TableName>(
-      `SELECT schemaname::text AS schema, tablename::text AS name FROM pg_publication_tables WHERE pubname = $1`,
+      `SELECT n.nspname::text AS schema, c.relname::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       WHERE c.oid IN ${publishedBy('$1', this.version)}`,
       [definition.publication],
     );
     const { rows: members } = await this.client.query<TableName>(
@@ -326,7 +328,7 @@ export class Source {
     const { rows } = await this.client.query<{ writer: string }>(
       `SELECT DISTINCT l.virtualtransaction AS writer FROM pg_locks l
        WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-         AND (l.relation = $1::oid OR l.relation IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))
+         AND l.relation IN ${treeOf('$1::oid')}
          AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`,
       [String(relationId)],
     );

@@ -1,4 +1,5 @@
-// pgbench's transactions while brokers, walsenders and writers are killed; then what was captured is held against the tables.
+// pgbench's transactions while brokers, walsenders and writers are killed, a remote target and PostgreSQL itself where they
+// are the drill's own; then what was captured is held against the tables.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -7,6 +8,7 @@ import pg from 'pg';
 import { parseLsn } from '../../src/postgres/lsn.ts';
 import type { TestDatabase } from '../database.ts';
 import { Millrace } from '../millrace.ts';
+import type { RemoteRecord } from '../read-remote.ts';
 import { headerOf, readTopic, textOf } from '../read-topic.ts';
 import { type Random, randomFrom } from './random.ts';
 
@@ -16,6 +18,18 @@ export interface Rounds {
   readonly rounds: number;
   readonly clients: number;
   readonly say?: (line: string) => void;
+  /** A remote cluster that is captured into, instead of the log. */
+  readonly target?: RoundsTarget;
+  /** Has the database's server crash, and starts it again. */
+  readonly strikePostgres?: () => Promise<void>;
+}
+
+export interface RoundsTarget {
+  readonly bootstrap: string;
+  /** Kills it, and starts it again. */
+  strike(): Promise<void>;
+  /** Of a topic, by partition and offset. */
+  read(topic: string): Promise<readonly RemoteRecord[]>;
 }
 
 const accounts = 2000;
@@ -37,6 +51,16 @@ const capture = `capture:
     partitions: 3
     slot: ${slot}_ledger
 `;
+/** What a table without a key holds may be read twice (docs/capture.md), so a snapshot is of the others. */
+const intoTarget = (bootstrap: string) => `capture:
+  bank:
+    tables: [public.pgbench_*]
+    exclude: [public.pgbench_history]
+    format: plain
+    partitions: 3
+    slot: ${slot}
+    target: {bootstrap: '${bootstrap}'}
+`;
 
 const setup = `
   CREATE TABLE pgbench_branches (bid int PRIMARY KEY, bbalance int, filler char(88));
@@ -46,34 +70,53 @@ const setup = `
   ALTER TABLE pgbench_history REPLICA IDENTITY FULL`;
 
 /** Returns how many changes there were. Throws when what was captured is not what was committed. */
-export async function captureRounds({ database, seed, rounds, clients, say = () => {} }: Rounds): Promise<number> {
+export async function captureRounds(options: Rounds): Promise<number> {
+  const { database, seed, rounds, clients, say = () => {}, target, strikePostgres } = options;
   const random = randomFrom(seed);
   const directory = mkdtempSync(join(tmpdir(), 'millrace-rounds-'));
   const config = join(directory, 'millrace.yaml');
-  writeFileSync(config, capture);
+  writeFileSync(config, target ? intoTarget(target.bootstrap) : capture);
   let millrace: Millrace;
   const start = async (): Promise<void> => {
-    millrace = new Millrace([
-      `--database-url=${database.url}`,
-      `--config=${config}`,
-      `--capture-spool-dir=${directory}/spool`,
-      '--log-level=warn',
-    ]);
-    await millrace.ready();
+    for (let tries = 1; ; tries++) {
+      millrace = new Millrace([
+        `--database-url=${database.url}`,
+        `--config=${config}`,
+        `--capture-spool-dir=${directory}/spool`,
+        '--log-level=warn',
+      ]);
+      try {
+        await millrace.ready();
+        return;
+      } catch (error) {
+        // A server that has crashed may take longer to let anybody in than Millrace waits; who runs it starts it again.
+        if (tries === 5 || !millrace.stderr.includes('cannot reach the database')) throw error;
+      }
+    }
   };
   await database.pool.query(setup);
+  if (target)
+    await database.pool.query(`INSERT INTO pgbench_accounts SELECT i, 1, 0, '' FROM generate_series(0, 1999) i`);
   await start();
   try {
-    await until(async () => (await slots(database)) === 2, 'the slots were never made');
+    await until(async () => (await slots(database)) === (target ? 1 : 2), 'the slots were never made');
     let writing = true;
     const working = Array.from({ length: clients }, (_, i) =>
-      work(database.url, randomFrom(seed + i + 1), () => writing),
+      work(database.url, randomFrom(seed + i + 1), () => writing, strikePostgres !== undefined),
     );
     for (let round = 0; round < rounds; round++) {
       await new Promise(resolve => setTimeout(resolve, 50 + random.below(700))); // when to kill: nothing is waited for
-      const fault = random.pick(['kill', 'kill', 'walsender', 'writer', 'stop'] as const);
+      const fault = random.pick([
+        ...(['kill', 'kill', 'walsender', 'writer', 'stop'] as const),
+        ...(target ? (['target', 'target'] as const) : []),
+        ...(strikePostgres ? (['postgres'] as const) : []),
+      ]);
       say(`round ${round}: ${fault}`);
-      if (fault === 'kill' || fault === 'stop') {
+      if (fault === 'target') {
+        await target!.strike();
+      } else if (fault === 'postgres') {
+        await strikePostgres!();
+      } else if (fault === 'kill' || fault === 'stop') {
         await millrace!.stop(fault === 'kill' ? 'SIGKILL' : 'SIGTERM');
         await start();
       } else {
@@ -87,7 +130,7 @@ export async function captureRounds({ database, seed, rounds, clients, say = () 
     }
     writing = false;
     await Promise.all(working);
-    return await check(database, () => millrace!.stderr);
+    return await check(options, () => millrace!.stderr);
   } finally {
     await millrace!.stop('SIGKILL');
     rmSync(directory, { recursive: true, force: true });
@@ -110,9 +153,22 @@ async function until(condition: () => Promise<boolean>, what: string): Promise<v
 }
 
 /** pgbench's own transaction, and now and then an account that is closed, opened or given another number. */
-async function work(url: string, random: Random, goOn: () => boolean): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
+async function work(url: string, random: Random, goOn: () => boolean, mayCrash: boolean): Promise<void> {
+  const connect = async (): Promise<pg.Client> => {
+    const client = new pg.Client({ connectionString: url });
+    client.on('error', () => {}); // its next query fails
+    await client.connect();
+    return client;
+  };
+  const connected = async (): Promise<pg.Client> => {
+    let client: pg.Client | undefined;
+    await until(async () => {
+      client = await connect().catch(() => undefined);
+      return client !== undefined;
+    }, 'PostgreSQL never came back');
+    return client!;
+  };
+  let client = await connected();
   while (goOn()) {
     const [aid, tid, delta] = [random.below(accounts), random.below(10), random.below(10_000) - 5000];
     try {
@@ -141,8 +197,14 @@ async function work(url: string, random: Random, goOn: () => boolean): Promise<v
       await client.query(random.below(15) === 0 ? 'ROLLBACK' : 'COMMIT');
     } catch (error) {
       // A deadlock, or two that gave accounts the same number.
-      if (!/^(40P01|23505)$/.test((error as { code?: string }).code ?? '')) throw error;
-      await client.query('ROLLBACK');
+      if (/^(40P01|23505)$/.test((error as { code?: string }).code ?? '')) {
+        await client.query('ROLLBACK').catch(() => {}); // the next query tells of a connection that is lost
+        continue;
+      }
+      if (!mayCrash) throw error;
+      // Whether it was committed, the tables tell.
+      await client.end().catch(() => {});
+      client = await connected();
     }
   }
   await client.end();
@@ -155,23 +217,34 @@ interface Stored {
   readonly value: string | null;
 }
 
-async function check({ pool }: TestDatabase, log: () => string): Promise<number> {
+const readLog = async (pool: TestDatabase['pool'], topic: string): Promise<Stored[]> =>
+  (await readTopic(pool, topic)).map(record => ({
+    partition: record.partition,
+    commit: parseLsn(headerOf(record, 'commit_lsn')!),
+    ordinal: BigInt(headerOf(record, 'ordinal')!),
+    value: textOf(record.value),
+  }));
+
+const stored = ({ partition, value, headers }: RemoteRecord): Stored => ({
+  partition,
+  value,
+  commit: parseLsn(headers.commit_lsn!),
+  ordinal: BigInt(headers.ordinal!),
+});
+
+async function check({ database: { pool }, target }: Rounds, log: () => string): Promise<number> {
   // Everything before this is in the log once the capture has confirmed it.
   const { rows: marks } = await pool.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
   await pool.query('INSERT INTO pgbench_branches VALUES (2, 0, NULL)');
   const reached = async () =>
-    (await pool.query(`SELECT FROM kafka.captures WHERE confirmed_lsn > $1::pg_lsn`, [marks[0]!.lsn])).rowCount === 2;
+    (await pool.query(`SELECT FROM kafka.captures WHERE confirmed_lsn > $1::pg_lsn`, [marks[0]!.lsn])).rowCount ===
+    (target ? 1 : 2);
   await until(reached, `the capture never caught up: ${log()}`);
   let changes = 0;
   for (const [table, key] of Object.entries(tables)) {
-    const rows = (await readTopic(pool, `bank.public.${table}`)).map(
-      (record): Stored => ({
-        partition: record.partition,
-        commit: parseLsn(headerOf(record, 'commit_lsn')!),
-        ordinal: BigInt(headerOf(record, 'ordinal')!),
-        value: textOf(record.value),
-      }),
-    );
+    if (target && key === undefined) continue;
+    const topic = `bank.public.${table}`;
+    const rows = target ? (await target.read(topic)).map(stored) : await readLog(pool, topic);
     const folded = new Map<string, object>();
     const seen = new Set<string>();
     const last = new Map<number, Stored>();
@@ -199,7 +272,7 @@ async function check({ pool }: TestDatabase, log: () => string): Promise<number>
     );
     changes += seen.size;
   }
-  await checkTransactions(pool);
+  if (!target) await checkTransactions(pool);
   return changes;
 }
 

@@ -373,7 +373,7 @@ export class ChangeWriter implements ChangeHandler {
       this.#place(transactions, messages, transaction, walStart);
     }
     this.#value.reset();
-    this.#envelope.message(this.#value, prefix, message.content, walStart, ordinal, definition.schemas);
+    this.#envelope.message(this.#value, prefix, message.content, walStart, ordinal, definition);
     this.#key.reset();
     if (definition.schemas) this.#key.raw(messageKeyHead);
     this.#key.ascii('{"prefix":');

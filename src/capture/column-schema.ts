@@ -121,21 +121,25 @@ const byName: ReadonlyMap<string, SchemaType> = new Map([
 ]);
 
 function decimalType(modifier: number, { decimals }: ValueStyle): SchemaType {
-  if (decimals === 'string') return { ...plain('string', '"0"', decimal) };
   if (decimals === 'double') return plain('double', '0.0', decimal);
-  if (modifier < 0) return variableScale;
   // The scale is eleven bits, with their sign (numeric.c).
   const scale = (((modifier - 4) & 0x7ff) ^ 1024) - 1024;
+  if (decimals === 'string') {
+    if (modifier < 0) return { ...text, zero: '"0"', literal: decimal };
+    return { ...text, zero: `"${(0).toFixed(Math.max(0, scale))}"`, literal: decimal, scale };
+  }
+  if (modifier < 0) return variableScale;
   const parameters = { scale: String(scale), 'connect.decimal.precision': String((modifier - 4) >> 16) };
   return { ...plain('bytes', '"AA=="', decimal), name: 'org.apache.kafka.connect.data.Decimal', parameters, scale };
 }
 
 function unavailableBinary({ binary }: ValueStyle): string {
-  return JSON.stringify(unavailableBytes.toString(binary === 'hex' ? 'hex' : 'base64'));
+  return JSON.stringify(binary === 'base64' ? unavailableBytes.toString('base64') : unavailable);
 }
 
 function money(style: ValueStyle): SchemaType {
   const { literal: _none, ...base } = decimalType(-1, style);
+  if (style.decimals === 'string') return { ...base, zero: '"0.00"' };
   if (base !== variableScale && base.name === undefined) return base;
   return { ...plain('bytes', '"AA=="'), name: 'org.apache.kafka.connect.data.Decimal', parameters: { scale: '2' } };
 }

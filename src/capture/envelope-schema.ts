@@ -72,21 +72,25 @@ const ofConnector = (name: string): string => `"optional":false,"name":"io.debez
 
 export const messageKeyHead = beforePayload(struct([field('string', 'prefix')], ofConnector('postgresql.MessageKey')));
 
-export const messageValueHead = beforePayload(
-  struct(
-    [
-      field('string', 'op', false),
-      field('int64', 'ts_ms'),
-      sourceField,
-      transactionField,
-      struct(
-        [field('string', 'prefix'), field('bytes', 'content')],
-        `${ofConnector('postgresql.Message')},"field":"message"`,
-      ),
-    ],
-    ofConnector('postgresql.MessageValue'),
-  ),
-);
+/** `content`: bytes, or string where they are written as text. */
+const messageValueOf = (content: 'bytes' | 'string'): Buffer =>
+  beforePayload(
+    struct(
+      [
+        field('string', 'op', false),
+        field('int64', 'ts_ms'),
+        sourceField,
+        transactionField,
+        struct(
+          [field('string', 'prefix'), field(content, 'content')],
+          `${ofConnector('postgresql.Message')},"field":"message"`,
+        ),
+      ],
+      ofConnector('postgresql.MessageValue'),
+    ),
+  );
+
+export const messageValueHeads = { bytes: messageValueOf('bytes'), string: messageValueOf('string') } as const;
 
 export const transactionKeyHead = beforePayload(
   struct([field('string', 'id', false)], ofConnector('common.TransactionMetadataKey')),

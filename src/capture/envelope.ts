@@ -6,9 +6,10 @@
 import { formatLsn, type Lsn } from '../postgres/lsn.ts';
 import type { Tuple } from '../postgres/pgoutput.ts';
 import { version } from '../runtime/version.ts';
-import { messageValueHead } from './envelope-schema.ts';
+import { messageValueHeads } from './envelope-schema.ts';
 import { asciiJson, JsonBuffer } from './json-buffer.ts';
 import type { Table } from './table.ts';
+import { binaryText, type ValueStyle } from './values.ts';
 
 export type Format = 'debezium' | 'plain' | 'after';
 
@@ -172,10 +173,17 @@ export class Envelope {
   }
 
   /** A logical message of somebody else's; its key is {"prefix"}. */
-  message(out: JsonBuffer, prefix: string, content: Buffer, lsn: Lsn, ordinal: number, schemas: boolean): void {
-    const message = `{"prefix":${asciiJson(prefix)},"content":"${content.toString('base64')}"}`;
+  message(
+    out: JsonBuffer,
+    prefix: string,
+    content: Buffer,
+    lsn: Lsn,
+    ordinal: number,
+    { binary, schemas }: { readonly binary: ValueStyle['binary']; readonly schemas: boolean },
+  ): void {
+    const message = `{"prefix":${asciiJson(prefix)},"content":"${binaryText(content, binary)}"}`;
     if (this.#format === 'debezium') {
-      if (schemas) out.raw(messageValueHead);
+      if (schemas) out.raw(messageValueHeads[binary === 'base64' ? 'bytes' : 'string']);
       out.ascii('{"op":"m",');
       out.raw(this.#processed, 0, this.#processed.indexOf(','));
       this.#source(out, lsn, fixed.noNames);

@@ -329,9 +329,14 @@ function binaryConverter(mode: ValueStyle['binary']): Converter {
     for (let i = 0, at = start + 2; i < length; i++, at += 2) {
       decoded[i] = (hexValue(bytes[at]!) << 4) | hexValue(bytes[at + 1]!);
     }
-    const encoded = decoded.toString('base64');
-    out.ascii(`"${mode === 'base64' ? encoded : encoded.replaceAll('+', '-').replaceAll('/', '_')}"`);
+    out.ascii(`"${binaryText(decoded, mode)}"`);
   };
+}
+
+export function binaryText(bytes: Buffer, mode: ValueStyle['binary']): string {
+  if (mode === 'hex') return bytes.toString('hex');
+  const encoded = bytes.toString('base64');
+  return mode === 'base64' ? encoded : encoded.replaceAll('+', '-').replaceAll('/', '_');
 }
 
 const hexValue = (byte: number): number => (byte <= 0x39 ? byte - 0x30 : byte - 0x57);
@@ -340,9 +345,8 @@ function numericConverter(modifier: number, { decimals }: ValueStyle): Converter
   if (decimals === 'string') return text;
   if (decimals === 'double') {
     return (out, bytes, start, end) => {
-      const value = bytes.toString('latin1', start, end);
-      const number = Number(value);
-      out.ascii(Number.isFinite(number) ? String(number) : `"${value}"`);
+      const number = Number(bytes.toString('latin1', start, end));
+      out.ascii(Number.isFinite(number) ? String(number) : `"${number}"`);
     };
   }
   const fixedScale = modifier >= 0;

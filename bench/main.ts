@@ -7,6 +7,8 @@ import { parseArgs } from 'node:util';
 import { capturePeers, measureCapture, writeCaptureConfiguration } from './capture/run.ts';
 import { captureScenarios, findCaptureScenarios } from './capture/scenarios.ts';
 import { buildLibrdkafkaClient, librdkafkaVersion } from './clients/librdkafka.ts';
+import { deliveryPeers, measureDelivery } from './delivery/run.ts';
+import { deliveryScenarios, findDeliveryScenarios } from './delivery/scenarios.ts';
 import { growthSettings, measureGrowth } from './growth.ts';
 import { describeMachine } from './machine.ts';
 import { measureMemory } from './memory.ts';
@@ -24,10 +26,10 @@ import { findScenarios, groups } from './scenario.ts';
 
 const usage = `npm run bench -- <scenario…> [flags]
 
-Scenarios: ${Object.keys(groups).join(', ')}, memory, growth, capture; or a scenario's name, or how names begin (--list).
+Scenarios: ${Object.keys(groups).join(', ')}, memory, growth, capture, delivery; or a scenario's name, or how names begin (--list).
 
   --peers a,b           systems beside Millrace: rows, copy, kafka, kafka-flush (default: rows,copy), or for
-                        capture ${capturePeers.join(', ')}; or none
+                        capture ${capturePeers.join(', ')}, for delivery ${deliveryPeers.join(', ')}; or none
   --rounds N            rounds, the first of which is thrown away but for capture (default 6)
   --short               2 rounds of 3 s: to see a change, not to publish
   --seconds N           how long a round produces
@@ -41,7 +43,7 @@ Scenarios: ${Object.keys(groups).join(', ')}, memory, growth, capture; or a scen
   --records N           how many growth produces, or changes capture's backlogs have (default 3000000)
   --rows N              of capture's large transaction (default 10000000)
   --warmup N            how many seconds of changes come before capture's lag is measured (default 30)
-  --snapshot-minutes N  how long growth holds a snapshot (default 1)
+  --snapshot-minutes N  how long growth and deliver-snapshot hold a snapshot (default 1)
   --against REF         the commit that regression compares with (default: the last release, where there is one)
   --list                the scenarios' names
 `;
@@ -71,7 +73,8 @@ const { values, positionals } = parseArgs({
 });
 
 if (values.list) {
-  for (const { name } of new Set([...Object.values(groups).flat(), ...captureScenarios])) console.log(name);
+  for (const { name } of new Set([...Object.values(groups).flat(), ...captureScenarios, ...deliveryScenarios]))
+    console.log(name);
   process.exit(0);
 }
 if (values.help || positionals.length === 0) {
@@ -89,8 +92,13 @@ const seconds = values.seconds ? Number(values.seconds) : values.short || isRegr
 const wantsMemory = positionals.includes('memory');
 const wantsGrowth = positionals.includes('growth');
 const capturing = findCaptureScenarios(positionals);
+const delivering = findDeliveryScenarios(positionals);
 const scenarios = findScenarios(
-  positionals.filter(word => word !== 'memory' && word !== 'growth' && findCaptureScenarios([word]).length === 0),
+  positionals.filter(
+    word =>
+      !['memory', 'growth'].includes(word) &&
+      findCaptureScenarios([word]).length + findDeliveryScenarios([word]).length === 0,
+  ),
 ).map(scenario => (seconds ? { ...scenario, seconds } : scenario));
 const peerNames = values.peers.split(',').filter(peer => peer && peer !== 'none');
 const rounds = values.rounds ? Number(values.rounds) : values.short ? 2 : isRegression ? 4 : 6;
@@ -115,6 +123,8 @@ try {
   if (wantsGrowth) results.push(...(await alone(millrace, systems, 'produce', runGrowth)));
   const captured = capturing.length > 0 ? await runCapture() : undefined;
   if (captured) results.push(...captured.results);
+  const delivered = delivering.length > 0 ? await runDelivery() : undefined;
+  if (delivered) results.push(...delivered.results);
   if (wantsMemory) results.push(...(await alone(millrace, systems, 'produce', runMemory)));
   const settings = Object.fromEntries(
     await Promise.all(systems.map(async system => [system.name, await system.describe()] as const)),
@@ -128,9 +138,10 @@ try {
     systems: {
       ...Object.fromEntries(systems.map(({ name, description }) => [name, description])),
       ...captured?.systems,
+      ...delivered?.systems,
     },
     absent: { ...absent, ...captured?.absent },
-    settings: { ...settings, ...captured?.settings },
+    settings: { ...settings, ...captured?.settings, ...delivered?.settings },
   };
   if (values.json) {
     writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
@@ -180,6 +191,11 @@ function runCapture() {
   return measureCapture({ millrace, directory, scenarios: capturing, sizes, peers: peerNames, rounds, log });
 }
 
+function runDelivery() {
+  const sizes = { seconds: seconds ?? 20, snapshotMinutes: Number(values['snapshot-minutes']) };
+  return measureDelivery({ millrace, scenarios: delivering, ...sizes, peers: peerNames, rounds, log });
+}
+
 async function runMemory(): Promise<Result[]> {
   const { samples, results } = await measureMemory(millrace, Number(values.minutes), log);
   if (values.report) writeMemoryPlot(samples, values.report);
@@ -215,7 +231,7 @@ function choosePeers(): System[] {
   };
   if (against) return [makeBefore(against)];
   if (scenarios.length === 0) return [];
-  const names = peerNames.filter(peer => !capturePeers.includes(peer));
+  const names = peerNames.filter(peer => !capturePeers.includes(peer) && !deliveryPeers.includes(peer));
   return names.map(name => {
     const make = peers[name];
     if (!make) throw new Error(`no system ${name}; there are ${Object.keys(peers).join(', ')}`);

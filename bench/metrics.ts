@@ -3,6 +3,10 @@
 export const metrics = {
   records_per_s: { unit: 'records/s', better: 'more' },
   changes_per_s: { unit: 'changes/s', better: 'more' },
+  deliveries_per_s: { unit: 'deliveries/s', better: 'more' },
+  lost_events: { unit: 'events', better: 'less' },
+  repeated_events: { unit: 'events', better: 'less' },
+  recovered_ms: { unit: 'ms', better: 'less' },
   mb_per_s: { unit: 'MB/s', better: 'more' },
   p50_ms: { unit: 'ms', better: 'less' },
   p95_ms: { unit: 'ms', better: 'less' },

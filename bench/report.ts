@@ -48,6 +48,10 @@ const triple =
 const throughputColumns: readonly [string, Cell][] = [
   ['records/s', spread('records_per_s')],
   ['changes/s', spread('changes_per_s')],
+  ['deliveries/s', spread('deliveries_per_s')],
+  ['lost / repeated', triple('lost_events', 'repeated_events')],
+  ['with a snapshot held / without', medianOf('rate_ratio')],
+  ['all back, ms', spread('recovered_ms')],
   ['commit to consumer ms: p50', spread('p50_ms')],
   ['p95', medianOf('p95_ms')],
   ['p99', spread('p99_ms')],
@@ -64,6 +68,7 @@ const throughputColumns: readonly [string, Cell][] = [
   ],
   ['resident MB of what captures: at most', medianOf('peak_rss_mb')],
   ['while the transaction is in flight', medianOf('in_flight_rss_mb')],
+  ['resident MB', medianOf('rss_mb')],
   ['behind the last commit, ms', medianOf('behind_ms')],
   ['resident MB in all', medianOf('total_rss_mb')],
   ['disk bytes per record', medianOf('disk_bytes_per_record')],

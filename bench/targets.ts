@@ -67,6 +67,30 @@ const lag = (metric: Metric): Target[] =>
     (scenario): Target => ({ what: 'commit to consumer', scenario, metric, peer: 'debezium', atMost: 1 }),
   );
 
+const delivery: Target[] = [
+  ...within('event to connected client, 1,200 events/s', 'deliver-1200', {
+    p99_ms: 100,
+    lost_events: 0,
+    repeated_events: 0,
+  }),
+  { what: '1,000 connections', scenario: 'deliver-12000', metric: 'deliveries_per_s', atLeast: 10_000 },
+  ...within('1,000 connections', 'deliver-12000', { lost_events: 0, repeated_events: 0 }),
+  {
+    what: 'a status column',
+    scenario: 'deliver-12000',
+    metric: 'deliveries_per_s',
+    peer: 'status-column',
+    atLeast: 2,
+  },
+  { what: 'while a snapshot is held', scenario: 'deliver-snapshot', metric: 'rate_ratio', atLeast: 0.9 },
+  ...within('1,000 clients that come back at once', 'deliver-storm', {
+    recovered_ms: 5000,
+    lost_events: 0,
+    repeated_events: 0,
+  }),
+  ...within('10,000 idle connections', 'deliver-idle', { rss_mb: 300 }),
+];
+
 const capture: Target[] = [
   ...draining('capture, envelope for envelope', 'debezium', 2),
   ...draining('capture, plain format', 'debezium', 3, 'millrace-plain'),
@@ -107,6 +131,7 @@ export const targets: readonly Target[] = [
     }),
   ),
   ...capture,
+  ...delivery,
 ];
 
 function unbatched(peer: string) {

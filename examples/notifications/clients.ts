@@ -1,5 +1,5 @@
 // The demo's users: a process of its own with many event streams, each as an EventSource reads it. Arguments: the URL of
-// Millrace, and how many. Reports over the channel to its parent.
+// Millrace, and how many. Reports over the channel to its parent; told `drop` by it, all of them lose their connections.
 import { Agent, type IncomingMessage, request } from 'node:http';
 import { Histogram } from './histogram.ts';
 import { type ClientReport, type Notification, now } from './notification.ts';
@@ -14,10 +14,22 @@ let lost = 0;
 let reconnects = 0;
 let events = 0;
 let latencies = new Histogram();
+let droppedAt: number | undefined;
+let recoveredMs: number | undefined;
+
+/** What has come of one producer, in whatever order. */
+interface Received {
+  /** All below have come. */
+  next: number;
+  highest: number;
+  /** Those that have come from `next` on. */
+  readonly ahead: Set<number>;
+}
 
 class User {
   readonly #name: string;
-  readonly #next = new Map<string, number>();
+  readonly #received = new Map<string, Received>();
+  #response: IncomingMessage | undefined;
   #lastId = '';
   #left = '';
 
@@ -49,6 +61,11 @@ class User {
       return;
     }
     connections++;
+    if (droppedAt !== undefined && connections === users.length) {
+      recoveredMs = now() - droppedAt;
+      droppedAt = undefined;
+    }
+    this.#response = response;
     this.#left = '';
     response.setEncoding('utf8');
     response.on('data', (text: string) => this.#take(text));
@@ -57,6 +74,10 @@ class User {
       connections--;
       this.#again();
     });
+  }
+
+  drop(): void {
+    this.#response?.destroy();
   }
 
   #again(): void {
@@ -77,13 +98,23 @@ class User {
   }
 
   #check({ producer, n, sent_at }: Notification): void {
-    const expected = this.#next.get(producer) ?? 0;
-    if (n < expected) {
+    let received = this.#received.get(producer);
+    if (received === undefined) {
+      received = { next: 0, highest: -1, ahead: new Set() };
+      this.#received.set(producer, received);
+    }
+    const { ahead } = received;
+    if (n < received.next || ahead.has(n)) {
       duplicates++;
       return;
     }
-    lost += n - expected;
-    this.#next.set(producer, n + 1);
+    // What has been jumped over is lost until it comes.
+    if (n > received.highest) {
+      lost += n - received.highest - 1;
+      received.highest = n;
+    } else lost--;
+    ahead.add(n);
+    while (ahead.delete(received.next)) received.next++;
     events++;
     latencies.add(now() - sent_at);
   }
@@ -95,9 +126,16 @@ for (let i = 0; i < users.length; i += openedAtOnce) {
 }
 
 setInterval(() => {
-  const report: ClientReport = { connections, events, duplicates, lost, reconnects, latencies: latencies.buckets };
+  const counts = { connections, events, duplicates, lost, reconnects };
+  const report: ClientReport = { ...counts, recoveredMs, latencies: latencies.buckets };
   process.send?.(report);
   [events, duplicates, lost, reconnects] = [0, 0, 0, 0];
   latencies = new Histogram();
+  recoveredMs = undefined;
 }, 1000);
+process.on('message', message => {
+  if (message !== 'drop') return;
+  droppedAt = now();
+  for (const user of users) user.drop();
+});
 process.on('disconnect', () => process.exit());

@@ -20,7 +20,10 @@ export interface ClientReport {
   readonly connections: number;
   readonly events: number;
   readonly duplicates: number;
+  /** Less than none where what was missing has come. */
   readonly lost: number;
   readonly reconnects: number;
+  /** From `drop` until all were connected again, where that has come about. */
+  readonly recoveredMs: number | undefined;
   readonly latencies: readonly number[];
 }

@@ -16,10 +16,11 @@ const mayImport: Record<string, readonly string[]> = {
   postgres: ['runtime'],
   storage: ['postgres', 'runtime', 'protocol'],
   client: ['runtime', 'protocol'],
+  source: ['storage', 'client', 'runtime', 'protocol'],
   broker: ['storage', 'postgres', 'runtime', 'protocol'],
   capture: ['storage', 'client', 'postgres', 'runtime', 'protocol'],
-  sink: ['storage', 'postgres', 'runtime', 'protocol'],
-  deliver: ['storage', 'postgres', 'runtime', 'protocol'],
+  sink: ['source', 'storage', 'client', 'postgres', 'runtime', 'protocol'],
+  deliver: ['source', 'storage', 'postgres', 'runtime', 'protocol'],
   http: ['storage', 'runtime'],
   cli: ['server.ts', 'runtime'],
 };

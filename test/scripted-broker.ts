@@ -25,6 +25,8 @@ interface Partition {
   readonly batches: Buffer[];
   readonly producers: Producers;
   end: bigint;
+  /** Transactions, up to the markers that end them. */
+  aborted?: readonly { readonly producerId: bigint; readonly firstOffset: bigint; readonly lastOffset: bigint }[];
 }
 
 const apis: readonly Api[] = [
@@ -179,7 +181,7 @@ export class ScriptedBroker {
       brokers: [{ nodeId: 1, ...this.address }],
       clusterId: this.clusterId,
       controllerId: 1,
-      topics: (topics ?? []).map(({ name }) => {
+      topics: (topics ?? Array.from(this.topics.keys(), name => ({ name }))).map(({ name }) => {
         const partitions = this.topics.get(name!) ?? [];
         return {
           name: name!,
@@ -243,7 +245,7 @@ export class ScriptedBroker {
       responses: topics.map(({ topic, partitions }) => ({
         topic,
         partitions: partitions.map(({ partition, fetchOffset }) => {
-          const { batches, end } = this.topics.get(topic)![partition]!;
+          const { batches, end, aborted = [] } = this.topics.get(topic)![partition]!;
           const start = batches[0] ? header.baseOffset(batches[0]) : end;
           const outside = fetchOffset > end || fetchOffset < start;
           const from = batches.filter(batch => header.lastOffset(batch) >= fetchOffset).slice(0, 3);
@@ -251,7 +253,7 @@ export class ScriptedBroker {
             partitionIndex: partition,
             errorCode: error || (outside ? ErrorCode.OFFSET_OUT_OF_RANGE : ErrorCode.NONE),
             highWatermark: end,
-            abortedTransactions: null,
+            abortedTransactions: aborted.filter(({ lastOffset }) => lastOffset >= fetchOffset),
             records: outside ? null : Buffer.concat(from),
           };
         }),

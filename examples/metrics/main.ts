@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Admin } from '@platformatic/kafka';
 import pg from 'pg';
-import { createMetrics, createPartitionedMetrics, rollPartitions } from './metric.ts';
+import { createMetrics, createPartitionedMetrics } from './metric.ts';
 import { MetricsProducer } from './producer.ts';
 import { type DemoSettings, readSettings } from './settings.ts';
 
@@ -84,11 +84,13 @@ async function sinkState(http: string): Promise<SinkState> {
 }
 
 /** Made over HTTP, so that an earlier run's is there already and goes on where it was. */
-async function startSink(http: string): Promise<void> {
+async function startSink(http: string, keepDays: number): Promise<void> {
+  const dailyPartitions = { column: 'published_at', keepDays };
+  const definition = { topics: ['metrics'], errors: 'dead-letter', ...(keepDays > 0 ? { dailyPartitions } : {}) };
   const made = await fetch(`${http}/api/sinks`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ name: 'metrics', definition: { topics: ['metrics'], errors: 'dead-letter' } }),
+    body: JSON.stringify({ name: 'metrics', definition }),
   });
   if (made.status !== 201 && made.status !== 409) throw new Error(`the sink was refused: ${await made.text()}`);
   for (const deadline = Date.now() + patienceMs; ; await delay(50)) {
@@ -148,14 +150,9 @@ if (settings.kafkaUrl !== undefined) {
     console.log(`Millrace     ${millrace.http}/readyz, Kafka at ${millrace.kafka}`);
     const client = new pg.Client({ connectionString: millrace.databaseUrl });
     await client.connect();
-    if (settings.retentionDays > 0) {
-      await client.query(createPartitionedMetrics);
-      await rollPartitions(client, settings.retentionDays);
-    } else {
-      await client.query(createMetrics);
-    }
+    await client.query(settings.retentionDays > 0 ? createPartitionedMetrics : createMetrics);
     await createTopic(millrace.kafka, settings.partitions);
-    await startSink(millrace.http);
+    await startSink(millrace.http, settings.retentionDays);
     console.log(`sink         ${millrace.http}/api/sinks/metrics`);
     const producer = new MetricsProducer(settings, millrace.kafka);
     console.log(`producer     ${await producer.start()}`);

@@ -1,7 +1,6 @@
 // A measurement of a device as records carry it: the key is what identifies it, the value what was measured. Both in JSON,
 // alone or in Kafka Connect's envelope with its schema.
 import { randomBytes } from 'node:crypto';
-import type pg from 'pg';
 
 /** How the table codes them. */
 export const metricCodes = { temperature: 0, humidity: 10, pressure: 20, CO2: 30, light: 40, sound: 50 } as const;
@@ -90,27 +89,5 @@ const index = 'CREATE INDEX IF NOT EXISTS metrics_name_time ON metrics (metric_n
 
 export const createMetrics = `${table}; ${index}`;
 
-/** The same in a partition for each day; rows of other days go into `metrics_other`. */
-export const createPartitionedMetrics = `${table} PARTITION BY RANGE (published_at); ${index};
-  CREATE TABLE IF NOT EXISTS metrics_other PARTITION OF metrics DEFAULT`;
-
-const dayName = (day: Date): string => `metrics_${day.toISOString().slice(0, 10).replaceAll('-', '_')}`;
-
-/** Makes the days that metrics may be of, and drops those that are older than `days`. */
-export async function rollPartitions(client: pg.Client, days: number): Promise<void> {
-  const today = Math.floor(Date.now() / dayMs) * dayMs;
-  for (let day = today - dayMs; day <= today + dayMs; day += dayMs) {
-    const [from, to] = [new Date(day), new Date(day + dayMs)];
-    await client.query(
-      `CREATE TABLE IF NOT EXISTS ${dayName(from)} PARTITION OF metrics
-       FOR VALUES FROM ('${from.toISOString()}') TO ('${to.toISOString()}')`,
-    );
-  }
-  const oldest = dayName(new Date(today - days * dayMs));
-  const { rows } = await client.query<{ name: string }>(
-    `SELECT c.relname AS name FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
-     WHERE inhparent = 'metrics'::regclass AND c.relname ~ '^metrics_[0-9]{4}_' AND c.relname < $1`,
-    [oldest],
-  );
-  for (const { name } of rows) await client.query(`DROP TABLE ${name}`);
-}
+/** The same in a partition for each day, which the sink makes and drops. */
+export const createPartitionedMetrics = `${table} PARTITION BY RANGE (published_at); ${index}`;

@@ -116,6 +116,18 @@ export class Cluster {
     return layout;
   }
 
+  /** Of those of `names` that there are. What is not known yet is asked for at once. Rejects with a ClientError. */
+  async layouts(names: readonly string[]): Promise<TopicLayout[]> {
+    const unknown = names.filter(name => !isLayout(this.#topics.get(name)));
+    for (const name of unknown) this.#topics.set(name, undefined);
+    if (unknown.length > 0) await this.refresh(true);
+    return names.flatMap(name => {
+      const layout = this.#topics.get(name);
+      if (layout instanceof KafkaError) throw layout;
+      return layout ?? [];
+    });
+  }
+
   /** The names of all topics that it shows this client, but for its own (__consumer_offsets). Rejects with a ClientError. */
   async listTopics(): Promise<string[]> {
     const body = { topics: null, allowAutoTopicCreation: false };
@@ -262,6 +274,9 @@ export class Cluster {
     if (this.isClosed) throw new ClientClosedError();
   }
 }
+
+const isLayout = (known: TopicLayout | KafkaError | undefined): boolean =>
+  known !== undefined && !(known instanceof KafkaError);
 
 const keyOf = ({ host, port }: Address, lane: string): string => `${host}:${port}/${lane}`;
 

@@ -2,6 +2,8 @@
 // asked for, without a fetch session (KIP-227): who asks says everything.
 import { ErrorCode } from '../protocol/errors.ts';
 import { Fetch } from '../protocol/messages/01-fetch.ts';
+import * as header from '../protocol/record-batch.ts';
+import { WireError } from '../protocol/wire.ts';
 import type { Cluster } from './cluster.ts';
 import { KafkaError, UnreachableError } from './errors.ts';
 
@@ -106,4 +108,21 @@ export async function fetchPartition(cluster: Cluster, part: FetchPart, options:
       throw new KafkaError(answer.errorCode, `partition ${partition} of ${topic}`);
     return answer;
   });
+}
+
+/** The whole batches of an answer. Throws UnreachableError where one is damaged: it is to be asked for again. */
+export function checkedBatches(bytes: Buffer): Buffer[] {
+  let batches: Buffer[];
+  try {
+    batches = header.splitBatches(bytes);
+  } catch (error) {
+    if (!(error instanceof WireError)) throw error;
+    throw new UnreachableError('a fetch brought what are no record batches', { cause: error });
+  }
+  for (const batch of batches) {
+    if (header.computeCrc(batch) !== header.crc(batch)) {
+      throw new UnreachableError(`the batch at ${header.baseOffset(batch)} was damaged on its way`);
+    }
+  }
+  return batches;
 }

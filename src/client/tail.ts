@@ -5,11 +5,10 @@ import { decodeBatch } from '../protocol/compression.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import * as header from '../protocol/record-batch.ts';
 import type { LogRecord } from '../protocol/records.ts';
-import { WireError } from '../protocol/wire.ts';
 import { earliest, listOffsets } from './admin.ts';
 import type { Cluster } from './cluster.ts';
 import { KafkaError, UnreachableError } from './errors.ts';
-import { fetchPartition } from './fetch.ts';
+import { checkedBatches, fetchPartition } from './fetch.ts';
 
 export interface OwnBatches {
   /** The newest batch of one of the producers; undefined: there is none. */
@@ -100,20 +99,4 @@ export async function holdsTheSame(there: Buffer, batch: Buffer): Promise<boolea
   return (
     a.length === b.length && a.every((part, i) => (part === null ? b[i] === null : b[i] !== null && part.equals(b[i]!)))
   );
-}
-
-function checkedBatches(bytes: Buffer): Buffer[] {
-  let batches: Buffer[];
-  try {
-    batches = header.splitBatches(bytes);
-  } catch (error) {
-    if (!(error instanceof WireError)) throw error;
-    throw new UnreachableError('a fetch brought what are no record batches', { cause: error });
-  }
-  for (const batch of batches) {
-    if (header.computeCrc(batch) !== header.crc(batch)) {
-      throw new UnreachableError(`the batch at ${header.baseOffset(batch)} was damaged on its way`);
-    }
-  }
-  return batches;
 }

@@ -2,17 +2,20 @@
 // connections of this process. While one batch is appended the next is gathered. It is begun again with backoff whenever
 // something breaks; where it stands is in the database, so that is the same after a lost answer and a kill -9.
 import type { Logger } from 'pino';
+import { lastOffset } from '../protocol/record-batch.ts';
 import { aborted } from '../runtime/aborted.ts';
 import { backoff } from '../runtime/backoff.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
+import { LogSource } from '../source/log-source.ts';
+import { type Cursor, PartitionReader } from '../source/reader.ts';
+import type { SourcePartition } from '../source/source.ts';
 import type { Log } from '../storage/log.ts';
-import type { Topic, Topics } from '../storage/topics.ts';
+import type { Topics } from '../storage/topics.ts';
 import { cannotBeStored } from '../storage/write-lane.ts';
 import { type Appender, type Move, placeKey } from './appender.ts';
 import { type InboxDefinition, matchesTopic } from './definition.ts';
 import { type Entry, entryOf, lostEntry } from './event.ts';
 import type { InboxEvent } from './inbox.ts';
-import { type Source, TopicReader } from './reader.ts';
 
 export interface IngestContext {
   readonly log: Log;
@@ -37,6 +40,13 @@ export interface IngestOptions extends IngestContext {
   readonly onAppended: (events: readonly InboxEvent[], end: bigint) => void;
 }
 
+interface Source extends Cursor {
+  /** Records before it are in the inbox, as far as they became events. */
+  stored: bigint;
+  /** What the group's committed offset is. */
+  committed: bigint;
+}
+
 interface Batch {
   readonly entries: Entry[];
   readonly keys: Set<string>;
@@ -45,6 +55,8 @@ interface Batch {
 
 const maxEntries = 2000;
 const maxBytes = 2 * 1024 * 1024;
+/** Asked of the log at once. */
+const readBytes = 512 * 1024;
 const checkpointMs = 1000;
 const housekeepingMs = 60_000;
 const keepOffsetsMs = 3_600_000;
@@ -106,17 +118,16 @@ export class Ingest {
   /** Runs until it is stopped, or its topics are others; throws when something breaks. */
   async #attempt(): Promise<void> {
     const { appender, log, topics, definition, onAppended } = this.#options;
+    const source = new LogSource(log, topics);
+    const wanted = (topic: string): boolean => matchesTopic(definition.topics, topic);
     const ending = new AbortController();
     const end = (): void => ending.abort();
     this.#stopping.signal.addEventListener('abort', end);
-    const stopListening = topics.onChange(({ topic }) => {
-      if (matchesTopic(definition.topics, topic.name)) end();
-    });
+    const stopListening = source.onChange(wanted, end);
     try {
       await appender.load();
       onAppended([], appender.next - 1n);
-      const matching = [...topics.all()].filter(topic => matchesTopic(definition.topics, topic.name));
-      this.#sources = await this.#open(matching);
+      this.#sources = await this.#open(await source.partitions(wanted));
       if (this.#sources.length === 0) {
         this.#state = 'waiting';
         this.#reason = `there is no topic ${definition.topics.join(', ')}`;
@@ -125,52 +136,54 @@ export class Ingest {
       }
       this.#state = 'running';
       this.#reason = undefined;
-      await this.#fill(log, ending.signal);
+      await this.#fill(ending.signal);
     } finally {
       stopListening();
       this.#stopping.signal.removeEventListener('abort', end);
     }
   }
 
-  async #open(topics: readonly Topic[]): Promise<Source[]> {
-    const { log, appender, definition } = this.#options;
-    const found = topics.flatMap(topic =>
-      Array.from({ length: topic.partitionCount }, (_, id) => ({ topic, log: log.partition(topic, id)! })),
-    );
-    const begin = found.map(({ topic, log: { partition, logStartOffset, highWatermark } }) => ({
+  async #open(found: readonly SourcePartition[]): Promise<Source[]> {
+    const { appender, definition } = this.#options;
+    const begin = found.map(({ topic, partition, logStartOffset, highWatermark }) => ({
       topicId: topic.id,
       partition,
       offset: definition.start === 'latest' ? highWatermark : logStartOffset,
     }));
     const positions = await appender.positions(begin);
-    return found.flatMap(({ topic, log: partitionLog }) => {
-      const position = positions.get(placeKey({ topicId: topic.id, partition: partitionLog.partition }));
+    return found.flatMap(log => {
+      const position = positions.get(placeKey({ topicId: log.topic.id, partition: log.partition }));
       if (position === undefined) return []; // deleted meanwhile; another attempt follows
-      return [
-        { topic, log: partitionLog, position: position.next, stored: position.next, committed: position.expected },
-      ];
+      return [{ log, position: position.next, stored: position.next, committed: position.expected }];
     });
   }
 
-  async #fill(log: Log, ending: AbortSignal): Promise<void> {
+  async #fill(ending: AbortSignal): Promise<void> {
     let batch = newBatch();
-    const reader = new TopicReader({
-      log,
-      sources: this.#sources,
-      take: (source, record) => {
+    const lost = (source: Source, next: bigint, reason: string): void => {
+      const { log, position } = source;
+      this.#logger.warn({ topic: log.topic.name, partition: log.partition, offset: position, next }, reason);
+      this.#add(batch, lostEntry(placeOf(log), next - 1n, reason));
+    };
+    const reader = new PartitionReader({
+      cursors: this.#sources,
+      readBytes,
+      take: ({ log }, record) => {
         if (isFull(batch)) return false;
         this.counters.records++;
-        const { topic, log: partitionLog } = source;
-        const from = { topic: topic.name, topicId: topic.id, partition: partitionLog.partition };
-        const entry = entryOf(this.#options.definition, record, from);
+        const entry = entryOf(this.#options.definition, record, placeOf(log));
         if (entry !== undefined) this.#add(batch, entry);
         return true;
       },
-      lost: ({ topic, log: partitionLog, position }, next, reason) => {
-        this.#logger.warn({ topic: topic.name, partition: partitionLog.partition, offset: position, next }, reason);
-        const from = { topic: topic.name, topicId: topic.id, partition: partitionLog.partition };
-        this.#add(batch, lostEntry(from, next - 1n, reason));
+      // Retention was quicker, or the offset was moved to where nothing is.
+      outOfRange: source => {
+        const { logStartOffset, highWatermark } = source.log;
+        const next = source.position < logStartOffset ? logStartOffset : highWatermark;
+        lost(source, next, `offsets ${source.position} to ${next} are not in the log`);
+        source.position = next;
       },
+      unreadable: (source, raw, error) =>
+        lost(source, lastOffset(raw) + 1n, `the batch cannot be read: ${error.message}`),
     });
     let writing: Promise<void> | undefined;
     let failure: Error | undefined;
@@ -203,7 +216,7 @@ export class Ingest {
       }
       if (failure !== undefined) break;
       if (ending.aborted) return;
-      await reader.wait(ending, this.#moved() ? checkpointMs : housekeepingMs);
+      await reader.wait(this.#moved() ? checkpointMs : housekeepingMs, ending);
     }
     await writing;
     throw failure;
@@ -229,8 +242,8 @@ export class Ingest {
     return this.#sources
       .filter(({ position, committed, log }) => position !== committed && !log.deleted)
       .map(source => {
-        const { topic, log, position, committed } = source;
-        return { source, topicId: topic.id, partition: log.partition, expected: committed, next: position };
+        const { log, position, committed } = source;
+        return { source, topicId: log.topic.id, partition: log.partition, expected: committed, next: position };
       });
   }
 
@@ -247,7 +260,7 @@ export class Ingest {
     }
     for (const { source, next } of moves) source.committed = next;
     if (moves.length > 0) this.#checkpointAt = Date.now();
-    const topicNames = new Map(this.#sources.map(({ topic }) => [topic.id, topic.name]));
+    const topicNames = new Map(this.#sources.map(({ log: { topic } }) => [topic.id, topic.name]));
     const dead = fresh.filter(({ entry }) => entry.dead !== null).length;
     this.counters.dead += dead;
     this.counters.events += fresh.length - dead;
@@ -300,5 +313,6 @@ export class Ingest {
 }
 
 export const noCounters = (): IngestCounters => ({ records: 0, events: 0, duplicates: 0, dead: 0 });
+const placeOf = ({ topic, partition }: SourcePartition) => ({ topic: topic.name, topicId: topic.id, partition });
 const newBatch = (): Batch => ({ entries: [], keys: new Set(), bytes: 0 });
 const isFull = ({ entries, bytes }: Batch): boolean => entries.length >= maxEntries || bytes >= maxBytes;

@@ -2,8 +2,8 @@
 // rows, encoded as they are read. The records are kept until the transaction has committed: where Postgres refuses the
 // rows, halves of them are tried.
 import type { LogRecord } from '../protocol/records.ts';
-import type { PartitionLog } from '../storage/partition-log.ts';
-import type { Topic } from '../storage/topics.ts';
+import type { Cursor } from '../source/reader.ts';
+import type { SourceTopic } from '../source/source.ts';
 import { BadRecord, BadValue } from './bad-record.ts';
 import type { ChangeReader } from './change.ts';
 import { CopyRows } from './copy-rows.ts';
@@ -13,19 +13,16 @@ import { isDirect, type RunShape } from './statements.ts';
 
 /** A topic as one task reads it. */
 export interface Inlet {
-  readonly topic: Topic;
+  readonly topic: SourceTopic;
   readonly reader: ChangeReader;
   /** Undefined until the table is made of the first record. */
   mapping: Mapping | undefined;
 }
 
-/** A partition that a task reads. */
-export interface Source {
+/** A partition that a task reads. Its position is ahead of what has committed. */
+export interface Source extends Cursor {
   readonly inlet: Inlet;
-  readonly log: PartitionLog;
   readonly partition: number;
-  /** The next offset to read: ahead of what has committed. */
-  position: bigint;
   committed: bigint;
 }
 
@@ -122,7 +119,7 @@ export class Batch {
     this.covers(source, expected, record.offset + 1n);
   }
 
-  #truncate(topic: Topic, mapping: Mapping): void {
+  #truncate(topic: SourceTopic, mapping: Mapping): void {
     const { truncate } = mapping.definition;
     if (truncate === 'ignore') return;
     if (truncate === 'error') throw new BadRecord('the table was truncated: set truncate to apply or ignore');

@@ -4,6 +4,7 @@
 import type { Pool } from '../postgres/pool.ts';
 import { ErrorCode, errorOf } from '../protocol/errors.ts';
 import { buildBatch, type RecordHeader } from '../protocol/records.ts';
+import type { SourceTopic } from '../source/source.ts';
 import type { CarriedRow, CarriedStatement } from '../storage/group.ts';
 import type { Log } from '../storage/log.ts';
 import type { TopicSettings } from '../storage/topic-config.ts';
@@ -27,6 +28,8 @@ const sent: CarriedStatement = {
 
 /** What the reasons add to a record, and a batch to its records. */
 const overheadBytes = 8192;
+/** What records of a remote Kafka are taken to be at the most. */
+const remoteMessageBytes = 64 * 1024 * 1024;
 const maxMessageChars = 1000;
 
 export class DeadLetters {
@@ -99,12 +102,14 @@ export class DeadLetters {
   }
 
   /** Made where there is none, so that it takes any record of the source. */
-  async #topic(source: Topic): Promise<Topic> {
+  async #topic(source: SourceTopic): Promise<Topic> {
     const { topics, settingsOf, definition } = this.#options;
     const name = definition.deadLetterTopic;
     const known = topics.get(name);
     if (known) return known;
-    const maxBytes = Math.min(settingsOf(source).maxMessageBytes + 2 * overheadBytes, 2 ** 31 - 1);
+    const own = topics.get(source.name);
+    const largest = own?.uuid === source.uuid ? settingsOf(own).maxMessageBytes : remoteMessageBytes;
+    const maxBytes = Math.min(largest + 2 * overheadBytes, 2 ** 31 - 1);
     try {
       return await topics.create({ name, partitionCount: 1, config: { 'max.message.bytes': String(maxBytes) } });
     } catch (error) {

@@ -1,5 +1,6 @@
 // What a sink is told to do: a part of millrace.yaml, `sinks.<name>`, or given over HTTP. Unknown keys are refused.
 import { z } from 'zod';
+import { type Remote, readRemote, remoteKeys } from '../client/definition.ts';
 import { type DefinitionPlace, keyIn, parseDefinition } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
 import { fillName, matchTopic } from '../runtime/patterns.ts';
@@ -26,6 +27,15 @@ const definitionSchema = z
   .strictObject({
     /** Names; * stands for any characters. */
     topics: z.array(z.string().min(1)).min(1),
+    /** The Kafka to read from; this log where there is none. */
+    source: z
+      .strictObject({
+        ...remoteKeys,
+        /** How often it is asked which topics there are. */
+        metadataMs: z.number().int().min(100).max(3_600_000).default(10_000),
+      })
+      .readonly()
+      .optional(),
     /** schema.table; {topic} is the topic's name, {1} what the first * of the pattern stands for. */
     table: z.string().min(1).default('{topic}'),
     /** The database to write to; the log's own where there is none. */
@@ -45,6 +55,15 @@ const definitionSchema = z
     delete: z.boolean().optional(),
     truncate: z.enum(['error', 'ignore', 'apply']).default('error'),
     create: z.boolean().default(false),
+    /** A partition for each day by the column, UTC. */
+    dailyPartitions: z
+      .strictObject({
+        column: z.string().min(1),
+        keepDays: z.number().int().min(1).max(100_000).optional(),
+        aheadDays: z.number().int().min(1).max(366).default(2),
+      })
+      .readonly()
+      .optional(),
     evolve: z.boolean().default(false),
     tasks: z.number().int().min(1).max(64).default(2),
     batchRows: z.number().int().min(1).max(1_000_000).default(20_000),
@@ -69,8 +88,14 @@ const namePattern = /^[a-z][a-z0-9_-]{0,60}$/;
 
 type Read = z.infer<typeof definitionSchema>;
 
-export interface SinkDefinition extends Omit<Read, 'delete' | 'deadLetterTopic' | 'group'> {
+/** With its secrets. */
+export interface RemoteSource extends Remote {
+  readonly metadataMs: number;
+}
+
+export interface SinkDefinition extends Omit<Read, 'source' | 'delete' | 'deadLetterTopic' | 'group'> {
   readonly name: string;
+  readonly source: RemoteSource | undefined;
   readonly delete: boolean;
   readonly deadLetterTopic: string;
   readonly group: string;
@@ -110,11 +135,20 @@ export function readDefinition(name: string, value: unknown, given: DefinitionGi
   return Object.freeze({
     ...definition,
     name,
+    source: definition.source && readSource(definition.source, place, given.references),
     database: readDatabase(definition.database, keyIn(place, 'database'), given.references),
     delete: definition.delete ?? (envelope && mode !== 'insert' && key === 'record'),
     deadLetterTopic: definition.deadLetterTopic ?? `${definition.topics[0]!.replaceAll('*', '')}.dead-letter`,
     group: definition.group ?? `sink-${name}`,
   });
+}
+
+function readSource(
+  { metadataMs, ...remote }: NonNullable<Read['source']>,
+  place: DefinitionPlace,
+  references: ReferenceSources | undefined,
+): RemoteSource {
+  return { ...readRemote(remote, 'source', place, references), metadataMs };
 }
 
 function readDatabase(

@@ -6,17 +6,18 @@
 import type { ClientBase } from 'pg';
 import type { Pool } from '../postgres/pool.ts';
 import type { Session } from '../postgres/session.ts';
-import type { Term, Topic } from '../storage/topics.ts';
+import type { SourceTopic } from '../source/source.ts';
+import type { Term } from '../storage/topics.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 
 export interface Position {
-  readonly topic: Topic;
+  readonly topic: SourceTopic;
   readonly partition: number;
   readonly offset: bigint;
 }
 
 export interface Move {
-  readonly topic: Topic;
+  readonly topic: SourceTopic;
   readonly partition: number;
   readonly expected: bigint;
   readonly next: bigint;

@@ -1,5 +1,6 @@
-// Progress of a sink into another database: a table there, moved in the transaction that writes the rows. The group's
-// offsets in the log follow after each COMMIT, so that Kafka's tools show them; what counts is the table.
+// Progress of a sink into another database, or out of a remote Kafka: a table in the target, moved in the transaction that
+// writes the rows. The group's offsets, in the log or in the remote Kafka, follow after each COMMIT, so that Kafka's tools
+// show them; what counts is the table.
 import type { ClientBase } from 'pg';
 import type { Logger } from 'pino';
 import type { Pool } from '../postgres/pool.ts';
@@ -7,6 +8,13 @@ import type { Session } from '../postgres/session.ts';
 import type { Term } from '../storage/topics.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { type Move, OffsetsMoved, type Position, type Progress } from './progress.ts';
+
+/** The remote Kafka that a sink reads. */
+export interface FollowingGroup {
+  readonly clusterId: string;
+  /** Commits the offsets there, sooner or later. */
+  follow(moves: readonly Move[]): void;
+}
 
 export interface RemoteProgressOptions {
   /** Of the log's database. */
@@ -17,6 +25,8 @@ export interface RemoteProgressOptions {
   readonly group: string;
   readonly sinkId: number;
   readonly logger: Logger;
+  /** Where topics are not this log's. */
+  readonly remote?: FollowingGroup | undefined;
 }
 
 const table = 'millrace_sink_progress';
@@ -58,10 +68,7 @@ export class RemoteProgress implements Progress {
   /** Makes the table where there is none. */
   static async open(options: RemoteProgressOptions): Promise<RemoteProgress> {
     const progress = new RemoteProgress(options);
-    const { rows: clusters } = await options.pool.query<{ id: string }>(
-      'SELECT cluster_id AS id FROM kafka.cluster ORDER BY created_at LIMIT 1',
-    );
-    progress.#clusterId = clusters[0]?.id ?? '';
+    progress.#clusterId = options.remote?.clusterId ?? (await ownClusterId(options.pool));
     const { rows } = await options.target.query<{ there: boolean }>(
       `SELECT to_regclass('${table}') IS NOT NULL AS there`,
     );
@@ -136,7 +143,8 @@ export class RemoteProgress implements Progress {
 
   /** The rows are written: that the group's offsets could not follow is mended with the next batch. */
   async moved(moves: readonly Move[]): Promise<void> {
-    const { group, sinkId, logger } = this.#options;
+    const { group, sinkId, logger, remote } = this.#options;
+    remote?.follow(moves);
     const values = [
       group,
       moves.map(({ topic }) => topic.id),
@@ -145,8 +153,9 @@ export class RemoteProgress implements Progress {
     ];
     await this.#lane
       .transaction(async client => {
-        await client.query(
-          `WITH live AS MATERIALIZED (
+        if (!remote)
+          await client.query(
+            `WITH live AS MATERIALIZED (
              SELECT topic_id FROM kafka.topics WHERE topic_id = ANY ($2::int[]) ORDER BY topic_id FOR KEY SHARE)
            INSERT INTO kafka.consumer_offsets (group_id, topic_id, partition_id, committed_offset)
            SELECT $1, topic_id, partition_id, next
@@ -154,8 +163,8 @@ export class RemoteProgress implements Progress {
            ORDER BY topic_id, partition_id
            ON CONFLICT (group_id, topic_id, partition_id)
            DO UPDATE SET committed_offset = excluded.committed_offset, committed_at = now()`,
-          values,
-        );
+            values,
+          );
         await client.query(
           `DELETE FROM kafka.sink_dead_letters d USING unnest($2::int[], $3::int[], $4::bigint[]) AS g (topic_id, partition_id, next)
            WHERE sink_id = $1::int AND d.topic_id = g.topic_id AND d.partition_id = g.partition_id AND record_offset < next`,
@@ -164,4 +173,11 @@ export class RemoteProgress implements Progress {
       })
       .catch((error: Error) => logger.warn({ err: error, group }, 'a sink’s group did not follow its progress'));
   }
+}
+
+async function ownClusterId(pool: Pool): Promise<string> {
+  const { rows } = await pool.query<{ id: string }>(
+    'SELECT cluster_id AS id FROM kafka.cluster ORDER BY created_at LIMIT 1',
+  );
+  return rows[0]?.id ?? '';
 }

@@ -11,15 +11,20 @@ import { aborted } from '../runtime/aborted.ts';
 import { backoff } from '../runtime/backoff.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { matchTopic } from '../runtime/patterns.ts';
+import { KafkaSource } from '../source/kafka-source.ts';
+import { LogSource } from '../source/log-source.ts';
+import type { SourcePartition, SourceTopic, Source as TopicSource } from '../source/source.ts';
+import { TopicIds } from '../source/topic-ids.ts';
 import type { Log } from '../storage/log.ts';
-import type { PartitionLog } from '../storage/partition-log.ts';
 import type { TopicSettings } from '../storage/topic-config.ts';
 import type { Term, Topic, Topics } from '../storage/topics.ts';
+import { WriteLane } from '../storage/write-lane.ts';
 import type { Inlet, Source } from './batch.ts';
 import { ChangeReader } from './change.ts';
 import { DeadLetters } from './dead-letters.ts';
 import type { SinkDefinition } from './definition.ts';
 import { OwnProgress, type Progress } from './progress.ts';
+import { RemoteGroup } from './remote-group.ts';
 import { RemoteProgress } from './remote-progress.ts';
 import { TableWriter } from './table-writer.ts';
 import { Targets } from './targets.ts';
@@ -65,6 +70,10 @@ export interface SinkOptions {
 
 /** A run that lasted so long was no failure of the start, ms. */
 const settledMs = 60_000;
+/** Daily partitions are made and dropped. */
+const rollEveryMs = 3_600_000;
+/** A reset waits so long for a remote Kafka. */
+const resetTimeoutMs = 30_000;
 
 export class Sink {
   readonly definition: SinkDefinition;
@@ -79,6 +88,8 @@ export class Sink {
   #reason: string | undefined;
   #hint: string | undefined;
   #running: Promise<void> | undefined;
+  /** The last that was opened. */
+  #source: TopicSource | undefined;
   #sources: readonly Source[] = [];
   #writers: readonly TableWriter[] = [];
 
@@ -99,6 +110,8 @@ export class Sink {
   /** Writes what has been read, and ends. Once `hurry` is aborted, waits for nothing more: it is written next time. */
   async stop(hurry?: AbortSignal): Promise<void> {
     this.#stopping.abort();
+    // It may be waiting for an answer that never comes; what has been read already is written.
+    if (this.#state !== 'running') this.#source?.close();
     const cut = (): void => {
       for (const writer of this.#writers) writer.destroy();
     };
@@ -116,10 +129,12 @@ export class Sink {
       committed,
       end: log.highWatermark,
     }));
+    const trouble = this.#source instanceof KafkaSource ? this.#source.trouble : undefined;
+    const isHeldUp = trouble !== undefined && (this.#state === 'starting' || this.#state === 'running');
     return {
       name: this.definition.name,
-      state: this.#state,
-      reason: this.#reason,
+      state: isHeldUp ? 'retrying' : this.#state,
+      reason: isHeldUp ? trouble.message : this.#reason,
       hint: this.#hint,
       group: this.definition.group,
       lag: partitions.reduce((sum, { committed, end }) => sum + end - committed, 0n),
@@ -130,32 +145,34 @@ export class Sink {
 
   /** Moves its offsets; only after `stop`. */
   async reset(to: 'earliest' | 'latest'): Promise<void> {
-    const found = this.#partitionsOf(this.#matching());
-    const offset = ({ logStartOffset, highWatermark }: PartitionLog) =>
-      to === 'latest' ? highWatermark : logStartOffset;
+    const source = this.#openSource();
     const target = this.#openTarget();
+    const timer = setTimeout(() => source.close(), resetTimeoutMs);
     try {
-      const progress = await this.#progress(target);
-      await progress.reset(found.map(({ topic, partition, log }) => ({ topic, partition, offset: offset(log) })));
+      const found = await source.partitions(this.#wanted);
+      const progress = await this.#progress(target, await this.#groupOf(source));
+      await progress.reset(
+        found.map(({ topic, partition, logStartOffset, highWatermark }) => ({
+          topic,
+          partition,
+          offset: to === 'latest' ? highWatermark : logStartOffset,
+        })),
+      );
     } finally {
+      clearTimeout(timer);
+      source.close();
       if (target !== this.#context.pool) await target.end();
     }
   }
 
-  #matching(): Topic[] {
-    const { topics } = this.definition;
-    return [...this.#context.topics.all()].filter(topic => matchTopic(topics, topic.name) !== undefined);
-  }
+  readonly #wanted = (topic: string): boolean => matchTopic(this.definition.topics, topic) !== undefined;
 
-  #partitionsOf(topics: readonly Topic[]) {
-    const { log } = this.#context;
-    return topics.flatMap(topic =>
-      Array.from({ length: topic.partitionCount }, (_, partition) => ({
-        topic,
-        partition,
-        log: log.partition(topic, partition)!,
-      })),
-    );
+  #openSource(): TopicSource {
+    const { log, topics, pool, term } = this.#context;
+    const { name, source } = this.definition;
+    if (!source) return new LogSource(log, topics);
+    const topicIds = new TopicIds(new WriteLane(pool, term));
+    return new KafkaSource({ ...source, clientId: `millrace-sink-${name}`, topicIds });
   }
 
   #become(state: SinkState, reason?: string, hint?: string): void {
@@ -191,27 +208,31 @@ export class Sink {
 
   /** Runs until it is stopped, or its topics are others; throws when something breaks. */
   async #attempt(): Promise<void> {
-    const { pool, databaseUrl, log, topics } = this.#context;
+    const { pool, databaseUrl } = this.#context;
     const { definition } = this;
     this.#become('starting');
     const ending = new AbortController();
+    const source = this.#openSource();
+    this.#source = source;
     const end = (): void => ending.abort();
     this.#stopping.signal.addEventListener('abort', end);
-    const stopListening = topics.onChange(({ topic }) => {
-      if (matchTopic(definition.topics, topic.name)) end();
-    });
+    const stopListening = source.onChange(this.#wanted, end);
     const targetUrl = definition.database ?? databaseUrl;
     const targetPool = this.#openTarget();
+    let group: RemoteGroup | undefined;
+    let rolling: NodeJS.Timeout | undefined;
     try {
-      const matching = this.#matching();
-      if (matching.length === 0) {
+      const found = await source.partitions(this.#wanted);
+      if (found.length === 0) {
         this.#become('waiting', `there is no topic ${definition.topics.join(', ')}`);
         await aborted(ending.signal);
         return;
       }
       const targets = new Targets(targetPool, definition);
-      const progress = await this.#progress(targetPool);
-      const perTask = await this.#assign(matching, targets, progress);
+      group = await this.#groupOf(source);
+      const progress = await this.#progress(targetPool, group);
+      const perTask = await this.#assign(found, targets, progress);
+      rolling = await this.#rollDays(perTask.flat(), targets);
       const deadLetters = new DeadLetters({ ...this.#context, definition, sinkId: this.#sinkId });
       await deadLetters.load();
       const opening = perTask.map(() => TableWriter.open({ databaseUrl: targetUrl, progress, onLost: end }));
@@ -222,13 +243,16 @@ export class Sink {
       const tasks = perTask.map((sources, i) => {
         const writer = this.#writers[i]!;
         const { counters } = this;
-        return new Task({ definition, sources, log, targets, writer, deadLetters, counters, stopping: ending.signal });
+        return new Task({ definition, sources, targets, writer, deadLetters, counters, stopping: ending.signal });
       });
       const runs = tasks.map(task => task.run().finally(end));
       await Promise.allSettled(runs);
       await Promise.all(runs);
     } finally {
       stopListening();
+      clearInterval(rolling);
+      await group?.end();
+      source.close();
       this.#stopping.signal.removeEventListener('abort', end);
       for (const writer of this.#writers) await writer.end().catch(() => {});
       this.#writers = [];
@@ -236,11 +260,40 @@ export class Sink {
     }
   }
 
-  async #progress(target: Pool): Promise<Progress> {
+  /** Now, and every hour for as long as the interval that it returns lives. */
+  async #rollDays(sources: readonly Source[], targets: Targets): Promise<NodeJS.Timeout | undefined> {
+    if (!this.definition.dailyPartitions) return undefined;
+    const topicOf = new Map<string, string>();
+    for (const { inlet } of sources) {
+      // What is made of a first record is partitioned when it is made.
+      if (inlet.mapping) topicOf.set(inlet.mapping.table.sql, inlet.topic.name);
+    }
+    for (const topic of topicOf.values()) await targets.roll(topic);
+    return setInterval(() => {
+      for (const { inlet } of sources) if (inlet.mapping) topicOf.set(inlet.mapping.table.sql, inlet.topic.name);
+      for (const topic of topicOf.values()) {
+        targets.roll(topic).catch((error: unknown) => {
+          this.#logger.warn(
+            { topic, error: messageOf(error) },
+            'daily partitions were not made or dropped; later again',
+          );
+        });
+      }
+    }, rollEveryMs);
+  }
+
+  async #progress(target: Pool, remote: RemoteGroup | undefined): Promise<Progress> {
     const { pool, term } = this.#context;
     const options = { pool, term, group: this.definition.group, sinkId: this.#sinkId };
-    if (target === pool) return new OwnProgress(options);
-    return RemoteProgress.open({ ...options, target, logger: this.#logger });
+    if (target === pool && !remote) return new OwnProgress(options);
+    return RemoteProgress.open({ ...options, target, logger: this.#logger, remote });
+  }
+
+  /** Of a remote Kafka. */
+  async #groupOf(source: TopicSource): Promise<RemoteGroup | undefined> {
+    if (!(source instanceof KafkaSource)) return undefined;
+    const { group } = this.definition;
+    return new RemoteGroup({ source, clusterId: await source.clusterId(), group, logger: this.#logger });
   }
 
   /** The pool of the target database; where it is not the log's own, whoever has opened it ends it. */
@@ -251,13 +304,12 @@ export class Sink {
   }
 
   /** The partitions of each task, where the group stands. */
-  async #assign(matching: readonly Topic[], targets: Targets, progress: Progress): Promise<Source[][]> {
+  async #assign(found: readonly SourcePartition[], targets: Targets, progress: Progress): Promise<Source[][]> {
     const { definition } = this;
-    const found = this.#partitionsOf(matching);
     // What is made after the sink's first start is read from its beginning.
     const latest = definition.start === 'latest' && !(await progress.known());
     const offsets = await progress.begin(
-      found.map(({ topic, partition, log: { logStartOffset, highWatermark } }) => ({
+      found.map(({ topic, partition, logStartOffset, highWatermark }) => ({
         topic,
         partition,
         offset: latest ? highWatermark : logStartOffset,
@@ -266,17 +318,18 @@ export class Sink {
     const perTask: Source[][] = [];
     const count = Math.min(definition.tasks, found.length);
     for (let task = 0; task < count; task++) {
-      const inlets = new Map<Topic, Inlet>();
+      const inlets = new Map<SourceTopic, Inlet>();
       const sources: Source[] = [];
       for (let i = task; i < found.length; i += count) {
-        const { topic, partition, log: partitionLog } = found[i]!;
+        const log = found[i]!;
+        const { topic, partition } = log;
         let inlet = inlets.get(topic);
         if (!inlet) {
           inlet = { topic, reader: new ChangeReader(definition), mapping: await targets.mapping(topic.name) };
           inlets.set(topic, inlet);
         }
         const committed = offsets[i]!;
-        sources.push({ inlet, log: partitionLog, partition, position: committed, committed });
+        sources.push({ inlet, log, partition, position: committed, committed });
       }
       perTask.push(sources);
     }

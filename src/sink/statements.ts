@@ -96,11 +96,12 @@ export function createTable(
   sql: string,
   columns: readonly NewColumn[],
   key: readonly string[],
-  mode: SinkDefinition['mode'],
+  { mode, dailyPartitions }: SinkDefinition,
 ): string {
   const lines = columns.map(({ name, type }) => `${quote(name)} ${type}`);
   if (key.length > 0 && (mode !== 'insert' || key.every(name => columns.some(column => column.name === name)))) {
     lines.push(`PRIMARY KEY (${key.map(quote).join(', ')})`);
   }
-  return `CREATE TABLE IF NOT EXISTS ${sql} (${lines.join(', ')})`;
+  const partitioned = dailyPartitions ? ` PARTITION BY RANGE (${quote(dailyPartitions.column)})` : '';
+  return `CREATE TABLE IF NOT EXISTS ${sql} (${lines.join(', ')})${partitioned}`;
 }

@@ -6,6 +6,7 @@ import type { LogRecord } from '../protocol/records.ts';
 import { BadRecord } from './bad-record.ts';
 import { quote, readTable } from './catalogue.ts';
 import { type ChangeReader, isObject } from './change.ts';
+import { rollDays } from './day-partitions.ts';
 import { type SinkDefinition, type TableName, tableOf } from './definition.ts';
 import { Mapping, MappingError } from './mapping.ts';
 import { type ConnectSchema, sqlTypeOf, sqlTypeOfValue } from './schema.ts';
@@ -42,9 +43,29 @@ export class Targets {
     await this.#change(async client => {
       const { rowCount } = await client.query('SELECT FROM pg_namespace WHERE nspname = $1', [name.schema]);
       if (rowCount === 0) await client.query(`CREATE SCHEMA ${quote(name.schema)}`);
-      await client.query(createTable(sql, columns, key, this.#definition.mode));
+      await client.query(createTable(sql, columns, key, this.#definition));
     });
+    await this.roll(topic);
     return (await this.mapping(topic))!;
+  }
+
+  /** Makes and drops the daily partitions of a topic's table, where the definition has them. */
+  async roll(topic: string): Promise<void> {
+    const { dailyPartitions } = this.#definition;
+    if (!dailyPartitions) return;
+    const name = tableOf(this.#definition, topic);
+    const client = await this.#pool.connect();
+    let broken: Error | undefined;
+    try {
+      // One at a time: sinks and tasks may have the same table.
+      await client.query('SELECT pg_advisory_lock($1)', [ddlLock]);
+      await rollDays(client, name, { keepDays: undefined, ...dailyPartitions }, Date.now());
+    } finally {
+      await client.query('SELECT pg_advisory_unlock($1)', [ddlLock]).catch((error: Error) => {
+        broken = error;
+      });
+      client.release(broken);
+    }
   }
 
   /** Adds a column. */

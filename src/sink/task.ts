@@ -4,13 +4,9 @@
 //   gather ──▶ write ──▶ committed          a value that does not fit its column: found while gathering
 //                │
 //                └─ Postgres refuses rows ──▶ halves of the batch, down to the record
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import { decodeBatch } from '../protocol/compression.ts';
-import { ErrorCode, errorOf } from '../protocol/errors.ts';
 import * as batchHeader from '../protocol/record-batch.ts';
-import { type LogRecord, readRecords } from '../protocol/records.ts';
-import type { Log } from '../storage/log.ts';
-import type { ReadResult } from '../storage/stored-log.ts';
+import type { LogRecord } from '../protocol/records.ts';
+import { nameOf, PartitionReader } from '../source/reader.ts';
 import { BadRecord } from './bad-record.ts';
 import { type BadItem, Batch, type Inlet, type Source } from './batch.ts';
 import type { DeadLetters } from './dead-letters.ts';
@@ -33,7 +29,6 @@ export interface SinkCounters {
 export interface TaskOptions {
   readonly definition: SinkDefinition;
   readonly sources: readonly Source[];
-  readonly log: Log;
   readonly targets: Targets;
   readonly writer: TableWriter;
   readonly deadLetters: DeadLetters;
@@ -53,12 +48,8 @@ export class SinkStopped extends Error {
   }
 }
 
-/** Asked of the log at once. */
+/** Asked for at once. */
 const readBytes = 1024 * 1024;
-/** A record batch may grow to this when it is unpacked. */
-const maxUnpackedBytes = 256 * 1024 * 1024;
-/** After so long others on this thread have their turn, ms. */
-const sliceMs = 4;
 const maxTries = 5;
 /** A table is looked at again for a field that it lacks this often, ms. */
 const refreshMs = 1000;
@@ -67,20 +58,39 @@ export class Task {
   readonly #options: TaskOptions;
   readonly #buffers: Buffer[] = [];
   readonly #refreshed = new Map<Inlet, number>();
-  #next = 0;
+  readonly #reader: PartitionReader<Source>;
+  /** The one that is gathered. */
+  #batch: Batch;
   #writing = false;
   #failure: Error | undefined;
   #stopAt: BadItem | undefined;
-  #wake: () => void = () => {};
 
   constructor(options: TaskOptions) {
     this.#options = options;
+    this.#batch = new Batch(this.#buffers);
+    this.#reader = new PartitionReader({
+      cursors: options.sources,
+      readBytes,
+      take: (source, record) => {
+        const batch = this.#batch;
+        if (this.#isFull(batch)) return false;
+        return this.#addQuickly(batch, source, record) || this.#add(batch, source, record);
+      },
+      pass: (source, next) => this.#batch.covers(source, source.position, next),
+      holds: release => this.#batch.holds(release),
+      outOfRange: source => {
+        throw this.#outOfRange(source);
+      },
+      unreadable: (source, raw, error) => {
+        throw this.#unreadable(source, raw, error);
+      },
+    });
   }
 
   /** Runs until it is told to stop; throws what it cannot go on after. */
   async run(): Promise<void> {
     const { stopping } = this.#options;
-    const wake = (): void => this.#wake();
+    const wake = (): void => this.#reader.wake();
     stopping.addEventListener('abort', wake);
     let written: Promise<void> = Promise.resolve();
     try {
@@ -97,7 +107,7 @@ export class Task {
             })
             .finally(() => {
               this.#writing = false;
-              this.#wake();
+              this.#reader.wake();
             });
         }
         if (stopping.aborted || this.#stopAt) {
@@ -117,12 +127,14 @@ export class Task {
   async #gather(): Promise<Batch> {
     const { definition, stopping } = this.#options;
     const batch = new Batch(this.#buffers);
+    this.#batch = batch;
     let due = Number.POSITIVE_INFINITY;
     while (!stopping.aborted && !this.#failure && !this.#stopAt && !this.#isFull(batch)) {
-      const read = await this.#readSome(batch);
+      const read = await this.#reader.readSome();
       if (!batch.empty && due === Number.POSITIVE_INFINITY) due = Date.now() + definition.lingerMs;
       if (Date.now() >= due && !this.#writing) break;
-      if (!read) await this.#wait(this.#writing ? Number.POSITIVE_INFINITY : due);
+      if (read || stopping.aborted || this.#failure) continue;
+      await this.#reader.wait(this.#writing ? Number.POSITIVE_INFINITY : due - Date.now());
     }
     return batch;
   }
@@ -130,79 +142,6 @@ export class Task {
   #isFull(batch: Batch): boolean {
     const { batchRows, batchBytes } = this.#options.definition;
     return batch.records.length >= batchRows || batch.bytes >= batchBytes;
-  }
-
-  /** Until a partition moves, a write ends, the task is to stop, or `due`. */
-  #wait(due: number): Promise<void> {
-    const { sources, stopping } = this.#options;
-    return new Promise(resolve => {
-      let timer: NodeJS.Timeout | undefined;
-      const done = (): void => {
-        clearTimeout(timer);
-        for (const { log } of sources) log.waiters.delete(done);
-        this.#wake = () => {};
-        resolve();
-      };
-      this.#wake = done;
-      for (const { log } of sources) log.waiters.add(done);
-      if (Number.isFinite(due)) timer = setTimeout(done, Math.max(0, due - Date.now()));
-      if (stopping.aborted || this.#failure || sources.some(isBehind)) done();
-    });
-  }
-
-  /** From the next partition that has something. False where none has. */
-  async #readSome(batch: Batch): Promise<boolean> {
-    const { sources, log } = this.#options;
-    for (let looked = 0; looked < sources.length; looked++) {
-      const source = sources[this.#next++ % sources.length]!;
-      if (!isBehind(source)) continue;
-      if (source.log.deleted) throw new Error(`topic ${source.inlet.topic.name} has been deleted`);
-      const result = await log.read(source.log, source.position, readBytes, true);
-      if (result.error !== ErrorCode.NONE) throw this.#unreadable(source, result.error);
-      if (result.chunks.length === 0) continue;
-      batch.holds(result.release);
-      await this.#take(batch, source, result);
-      return true;
-    }
-    return false;
-  }
-
-  async #take(batch: Batch, source: Source, result: ReadResult): Promise<void> {
-    let turn = performance.now();
-    for (const chunk of result.chunks) {
-      for (const raw of batchHeader.splitBatches(chunk)) {
-        const last = batchHeader.lastOffset(raw);
-        if (last < source.position) continue;
-        if (!batchHeader.isControl(raw)) {
-          for (const record of await this.#recordsOf(source, raw)) {
-            if (record.offset < source.position) continue;
-            if (this.#isFull(batch)) return;
-            if (!this.#addQuickly(batch, source, record) && !(await this.#add(batch, source, record))) return;
-            source.position = record.offset + 1n;
-          }
-        }
-        if (last >= source.position) {
-          batch.covers(source, source.position, last + 1n);
-          source.position = last + 1n;
-        }
-        if (performance.now() - turn > sliceMs) {
-          await nextTurn();
-          turn = performance.now();
-        }
-      }
-    }
-  }
-
-  async #recordsOf(source: Source, raw: Buffer): Promise<LogRecord[]> {
-    try {
-      if (batchHeader.codec(raw) !== 0) return await decodeBatch(raw, maxUnpackedBytes);
-      return readRecords(raw, raw.subarray(batchHeader.headerBytes, batchHeader.batchBytes(raw)));
-    } catch (error) {
-      throw new SinkStopped(
-        `${nameOf(source)} cannot be read from offset ${batchHeader.baseOffset(raw)} on: ${(error as Error).message}`,
-        `move the offsets of group ${this.#options.definition.group} past ${batchHeader.lastOffset(raw)}, then resume the sink`,
-      );
-    }
   }
 
   /** Nearly every record. False where there is more to it. */
@@ -383,20 +322,22 @@ export class Task {
     counters.deadLetters += await deadLetters.send(items);
   }
 
-  #unreadable(source: Source, error: number): Error {
+  #outOfRange(source: Source): Error {
     const { group } = this.#options.definition;
-    if (error !== ErrorCode.OFFSET_OUT_OF_RANGE) return new Error(`${nameOf(source)}: ${errorOf(error).name}`);
     const { logStartOffset, highWatermark } = source.log;
     return new SinkStopped(
       `${nameOf(source)} has offsets ${logStartOffset} to ${highWatermark}, and the sink is at ${source.position}: records are gone that it has not written`,
       `accept that by moving the offset of group ${group}, then resume the sink`,
     );
   }
+
+  #unreadable(source: Source, raw: Buffer, error: Error): Error {
+    return new SinkStopped(
+      `${nameOf(source)} cannot be read from offset ${batchHeader.baseOffset(raw)} on: ${error.message}`,
+      `move the offsets of group ${this.#options.definition.group} past ${batchHeader.lastOffset(raw)}, then resume the sink`,
+    );
+  }
 }
-
-const isBehind = ({ log, position }: Source): boolean => position !== log.highWatermark || log.deleted;
-
-const nameOf = ({ inlet, partition }: Source): string => `${inlet.topic.name}-${partition}`;
 
 function stopped({ source, record, error }: BadItem): SinkStopped {
   return new SinkStopped(

@@ -1,0 +1,136 @@
+// Reads partitions from positions that only move on: whatever has committed, some records at a time, from each partition
+// in turn. What becomes of records, and of offsets that hold none, is its user's affair.
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { decodeBatch } from '../protocol/compression.ts';
+import { ErrorCode, errorOf } from '../protocol/errors.ts';
+import * as batchHeader from '../protocol/record-batch.ts';
+import { type LogRecord, readRecords } from '../protocol/records.ts';
+import type { Batches, SourcePartition } from './source.ts';
+
+/** Where somebody is in a partition. */
+export interface Cursor {
+  readonly log: SourcePartition;
+  /** The next offset to read. */
+  position: bigint;
+}
+
+export interface PartitionReaderOptions<C extends Cursor> {
+  readonly cursors: readonly C[];
+  /** Asked for at once. */
+  readonly readBytes: number;
+  /** Takes a record, before the position passes it. False: it is to come again, and nothing after it is wanted now. */
+  take(cursor: C, record: LogRecord): boolean | Promise<boolean>;
+  /** The position is about to pass to `next` without a record: the end of a batch, or a batch of none. */
+  pass?(cursor: C, next: bigint): void;
+  /** Records are needed for longer than they are taken: whoever holds them calls `release`. */
+  holds?(release: () => void): void;
+  /** The position is not in the log. Throws, or moves it. */
+  outOfRange(cursor: C): void;
+  /** Throws, or lets the batch be passed over. */
+  unreadable(cursor: C, batch: Buffer, error: Error): void;
+}
+
+/** A record batch may grow to this when it is unpacked. */
+const maxUnpackedBytes = 256 * 1024 * 1024;
+/** After so long others on this thread have their turn, ms. */
+const sliceMs = 4;
+
+export class PartitionReader<C extends Cursor> {
+  readonly #options: PartitionReaderOptions<C>;
+  #next = 0;
+  #wake: () => void = () => {};
+
+  constructor(options: PartitionReaderOptions<C>) {
+    this.#options = options;
+  }
+
+  /** From the next partition that has something. False where none has. */
+  async readSome(): Promise<boolean> {
+    const { cursors, readBytes, holds, outOfRange } = this.#options;
+    for (let looked = 0; looked < cursors.length; looked++) {
+      const cursor = cursors[this.#next++ % cursors.length]!;
+      const { log } = cursor;
+      if (!log.isReadyAt(cursor.position)) continue;
+      if (log.deleted) throw new Error(`topic ${log.topic.name} has been deleted`);
+      const batches = await log.read(cursor.position, readBytes);
+      if (batches.error === ErrorCode.OFFSET_OUT_OF_RANGE) {
+        outOfRange(cursor);
+        return true;
+      }
+      if (batches.error !== ErrorCode.NONE) throw new Error(`${nameOf(cursor)}: ${errorOf(batches.error).name}`);
+      if (batches.chunks.length === 0) continue;
+      if (holds) {
+        holds(batches.release);
+        await this.#take(cursor, batches);
+      } else {
+        await this.#take(cursor, batches).finally(batches.release);
+      }
+      return true;
+    }
+    return false;
+  }
+
+  /** Resolves when a partition may have something to read, at `wake`, when `signal` is aborted, or when `ms` have passed. */
+  async wait(ms: number, signal?: AbortSignal): Promise<void> {
+    const { cursors } = this.#options;
+    await new Promise<void>(resolve => {
+      let timer: NodeJS.Timeout | undefined;
+      const done = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', done);
+        for (const { log } of cursors) log.waiters.delete(done);
+        this.#wake = () => {};
+        resolve();
+      };
+      this.#wake = done;
+      signal?.addEventListener('abort', done);
+      for (const { log } of cursors) log.waiters.add(done);
+      if (Number.isFinite(ms)) timer = setTimeout(done, Math.max(0, ms));
+      if (signal?.aborted || cursors.some(({ log, position }) => log.isReadyAt(position))) done();
+    });
+  }
+
+  /** Ends the wait there is. */
+  wake(): void {
+    this.#wake();
+  }
+
+  async #take(cursor: C, { chunks, aborted }: Batches): Promise<void> {
+    const { take, pass } = this.#options;
+    let turn = performance.now();
+    for (const chunk of chunks) {
+      for (const raw of batchHeader.splitBatches(chunk)) {
+        const end = batchHeader.lastOffset(raw) + 1n;
+        if (end <= cursor.position) continue;
+        if (!batchHeader.isControl(raw) && !aborted?.has(batchHeader.baseOffset(raw))) {
+          for (const record of await this.#recordsOf(cursor, raw)) {
+            if (record.offset < cursor.position) continue;
+            const taken = take(cursor, record);
+            if (taken !== true && !(await taken)) return;
+            cursor.position = record.offset + 1n;
+          }
+        }
+        if (end > cursor.position) {
+          pass?.(cursor, end);
+          cursor.position = end;
+        }
+        if (performance.now() - turn > sliceMs) {
+          await nextTurn();
+          turn = performance.now();
+        }
+      }
+    }
+  }
+
+  async #recordsOf(cursor: C, raw: Buffer): Promise<LogRecord[]> {
+    try {
+      if (batchHeader.codec(raw) !== 0) return await decodeBatch(raw, maxUnpackedBytes);
+      return readRecords(raw, raw.subarray(batchHeader.headerBytes, batchHeader.batchBytes(raw)));
+    } catch (error) {
+      this.#options.unreadable(cursor, raw, error as Error);
+      return [];
+    }
+  }
+}
+
+export const nameOf = ({ log }: Cursor): string => `${log.topic.name}-${log.partition}`;

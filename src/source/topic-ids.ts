@@ -1,0 +1,34 @@
+// Numbers for topics of remote clusters, beside those of kafka.topics: below zero, and never given again.
+import type { WriteLane } from '../storage/write-lane.ts';
+
+export interface NamedTopic {
+  readonly uuid: string;
+  readonly name: string;
+}
+
+export class TopicIds {
+  readonly #lane: WriteLane;
+
+  constructor(lane: WriteLane) {
+    this.#lane = lane;
+  }
+
+  /** In the order of `topics`. */
+  async of(clusterId: string, topics: readonly NamedTopic[]): Promise<number[]> {
+    const values = [clusterId, topics.map(({ uuid }) => uuid), topics.map(({ name }) => name)];
+    const { rows } = await this.#lane.transaction(async client => {
+      await client.query(
+        `INSERT INTO kafka.remote_topics (cluster_id, topic_uuid, name)
+         SELECT $1, uuid, name FROM unnest($2::uuid[], $3::text[]) AS g (uuid, name) ORDER BY uuid
+         ON CONFLICT DO NOTHING`,
+        values,
+      );
+      return client.query<{ id: number }>(
+        `SELECT remote_topic_id AS id FROM unnest($2::uuid[]) WITH ORDINALITY AS g (topic_uuid, n)
+         JOIN kafka.remote_topics USING (topic_uuid) WHERE cluster_id = $1 ORDER BY n`,
+        values.slice(0, 2),
+      );
+    });
+    return rows.map(({ id }) => id);
+  }
+}

@@ -17,7 +17,7 @@ test('while the target takes nothing, little is held, and the walsender stays', 
     await pool.query('CREATE TABLE item (id int PRIMARY KEY, v text)');
     broker.decide = api => (api.key === Produce.key ? ErrorCode.NOT_ENOUGH_REPLICAS : 'serve');
     const source = new URL(url);
-    source.searchParams.set('options', '-c wal_sender_timeout=1500');
+    source.searchParams.set('options', '-c wal_sender_timeout=4000');
     const { host, port } = broker.address;
     const capture = rig.start('outage', {
       source: source.href,
@@ -40,7 +40,7 @@ test('while the target takes nothing, little is held, and the walsender stays', 
     }
     await rig.holds(() => capture.status().target?.trouble !== undefined && capture.status().records > 1000);
     // Longer than the walsender waits for a sign of life.
-    await pool.query('SELECT pg_sleep(4)');
+    await pool.query('SELECT pg_sleep(9)');
     assert.equal(await walsender(), before);
     const { state, records, target, slot } = capture.status();
     assert.equal(state, 'streaming');

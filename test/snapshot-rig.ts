@@ -37,6 +37,8 @@ export interface Event {
 }
 
 const deadlineMs = 240_000;
+/** Ends those that a test which failed has left writing. */
+const writers = new Set<() => void>();
 
 export class SnapshotRig {
   readonly database: TestDatabase;
@@ -172,6 +174,7 @@ export class SnapshotRig {
   }
 
   async remove(): Promise<void> {
+    for (const end of writers) end();
     await this.#millrace?.stop('SIGKILL');
     await this.database.drop();
     rmSync(this.#directory, { recursive: true, force: true });
@@ -245,11 +248,15 @@ export function writing(
     }
     return n;
   };
-  const running = run();
+  const stop = () => {
+    goesOn = false;
+  };
+  writers.add(stop);
+  const running = run().finally(() => writers.delete(stop));
   running.catch(() => {}); // told by end()
   return {
     end() {
-      goesOn = false;
+      stop();
       return running;
     },
   };

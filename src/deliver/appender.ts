@@ -4,6 +4,7 @@
 // The rows tell themselves how far each partition has been read. The group's offsets are written in the transaction of
 // rows too, but once a second at most, with the number of the row they tell of: a row that is updated by every transaction
 // would leave a dead version each time, and become slow to find while an old snapshot holds them.
+import type pg from 'pg';
 import type { Pool } from '../postgres/pool.ts';
 import type { Term } from '../storage/topics.ts';
 import { WriteLane } from '../storage/write-lane.ts';
@@ -50,6 +51,10 @@ export class Appender {
   #part = { id: -1, firstSeq: 1n, openedAt: new Date(0) };
   #keys: readonly KeyTable[] = [];
   #next = 1n;
+  /** ms since the epoch: nothing that waits is due before. */
+  #nextDue = Number.POSITIVE_INFINITY;
+  /** ms since the epoch: nothing waits that is due before. */
+  #releasedTo = 0;
 
   private constructor(pool: Pool, definition: InboxDefinition, term: () => Term, lane: WriteLane, inbox: Inbox) {
     this.#pool = pool;
@@ -101,6 +106,8 @@ export class Appender {
     });
     await this.#readTables();
     this.#next = (await this.inbox.end()) + 1n;
+    this.#releasedTo = 0;
+    this.#nextDue = await this.#readNextDue();
   }
 
   /** How far each partition has been read; of those that are new to the group, `begin` tells. */
@@ -155,30 +162,103 @@ export class Appender {
     });
   }
 
-  /** In one transaction. Returns which of the entries are new, each with its number. Throws with KF002 (see the migration). */
-  async append(entries: readonly Entry[], moves: readonly Move[]): Promise<{ entry: Entry; seq: bigint }[]> {
+  /**
+   * In one transaction: what is due becomes rows, the rest waits. Returns which of those that are due are new, each with its
+   * number, and how many wait. Throws with KF002 (see the migration).
+   */
+  async append(
+    entries: readonly Entry[],
+    moves: readonly Move[],
+  ): Promise<{ fresh: { entry: Entry; seq: bigint }[]; waiting: number }> {
+    // What has been released up to a time is not looked at again, though the clock is set back.
+    const now = Math.max(Date.now(), this.#releasedTo);
+    const waiting = entries.filter(({ due }) => due !== null && due > now);
+    const due = waiting.length === 0 ? entries : entries.filter(entry => !waiting.includes(entry));
+    const first = this.#next;
+    const places =
+      waiting.length === 0
+        ? await this.#lane.run(client => this.#append(client, due, moves))
+        : await this.#lane.transaction(async client => {
+            await this.#wait(client, waiting);
+            return this.#append(client, due, moves);
+          });
+    this.#next = first + BigInt(places.length);
+    for (const entry of waiting) this.#nextDue = Math.min(this.#nextDue, entry.due!);
+    const fresh = places.map((place, i) => ({ entry: due[place - 1]!, seq: first + BigInt(i) }));
+    return { fresh, waiting: waiting.length };
+  }
+
+  async #append(client: pg.PoolClient, entries: readonly Entry[], moves: readonly Move[]): Promise<number[]> {
+    const column = columnsOf(entries);
+    const { rows } = await client.query<{ fresh: number[] }>({
+      name: 'inbox-append',
+      text: `SELECT kafka.inbox_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+        $19, $20, $21, $22, $23, $24) AS fresh`,
+      values: [
+        ...this.#place(),
+        ...[column('key'), column('topicId'), column('partition'), column('offset'), column('time')],
+        ...[column('expires'), column('priority'), column('subscriber'), column('eventId'), column('type')],
+        ...[column('data'), column('dead'), this.#definition.group],
+        ...[moves.map(m => m.topicId), moves.map(m => m.partition), moves.map(m => m.expected)],
+        moves.map(m => m.next),
+      ],
+    });
+    return rows[0]!.fresh;
+  }
+
+  async #wait(client: pg.PoolClient, entries: readonly Entry[]): Promise<void> {
+    const column = columnsOf(entries);
+    await client.query(
+      `INSERT INTO kafka.inbox_waiting (inbox_id, due_at, key, topic_id, partition_id, record_offset, record_time, expires_ms,
+         priority, subscriber, event_id, event_type, data)
+       SELECT $1, to_timestamp(due / 1000.0), key, topic, partition, record_offset, record_time, expires, priority, subscriber,
+         event_id, event_type, data
+       FROM unnest($2::bigint[], $3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[],
+         $10::text[], $11::text[], $12::text[], $13::text[]) AS given (due, key, topic, partition, record_offset,
+         record_time, expires, priority, subscriber, event_id, event_type, data)`,
+      [
+        ...[this.inbox.id, column('due'), column('key'), column('topicId'), column('partition'), column('offset')],
+        ...[column('time'), column('expires'), column('priority'), column('subscriber'), column('eventId')],
+        ...[column('type'), column('data')],
+      ],
+    );
+  }
+
+  /** ms until something is due; 0 where it is. */
+  untilDue(now = Date.now()): number {
+    return Math.max(0, this.#nextDue - now);
+  }
+
+  /** Takes what is due into the inbox, at most so many: how many it were, and how many of them are new there. */
+  async release(atMost: number, now = Date.now()): Promise<{ taken: number; fresh: number }> {
+    const { rows } = await this.#lane.run(client =>
+      client.query<{ taken: number; fresh: number }>(
+        `SELECT taken, fresh FROM kafka.inbox_release($1, $2, $3, $4, $5, $6, $7, to_timestamp($8 / 1000.0),
+           to_timestamp($9 / 1000.0), $10)`,
+        [...this.#place(), this.#releasedTo, now, atMost],
+      ),
+    );
+    const { taken, fresh } = rows[0]!;
+    this.#next += BigInt(fresh);
+    if (taken < atMost) this.#releasedTo = now;
+    this.#nextDue = taken < atMost ? await this.#readNextDue() : now;
+    return { taken, fresh };
+  }
+
+  async #readNextDue(): Promise<number> {
+    const { rows } = await this.#pool.query<{ due: number | null }>(
+      `SELECT (extract(epoch FROM min(due_at)) * 1000)::float8 AS due FROM kafka.inbox_waiting
+       WHERE inbox_id = $1 AND due_at >= to_timestamp($2 / 1000.0)`,
+      [this.inbox.id, this.#releasedTo],
+    );
+    return rows[0]!.due ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Where rows go, and whose they are: the first parameters of what writes them. */
+  #place(): unknown[] {
     const { brokerId, epoch } = this.#term();
     const [newest, ...older] = this.#keys.map(({ id }) => id);
-    const first = this.#next;
-    const column = <K extends keyof Entry>(name: K) => entries.map(entry => entry[name]);
-    const { rows } = await this.#lane.run(client =>
-      client.query<{ fresh: number[] }>({
-        name: 'inbox-append',
-        text: `SELECT kafka.inbox_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-          $19, $20, $21, $22, $23, $24) AS fresh`,
-        values: [
-          ...[brokerId, epoch, this.inbox.id, this.#part.id, newest, older, first],
-          ...[column('key'), column('topicId'), column('partition'), column('offset'), column('time')],
-          ...[column('expires'), column('priority'), column('subscriber'), column('eventId'), column('type')],
-          ...[column('data'), column('dead'), this.#definition.group],
-          ...[moves.map(m => m.topicId), moves.map(m => m.partition), moves.map(m => m.expected)],
-          moves.map(m => m.next),
-        ],
-      }),
-    );
-    const fresh = rows[0]!.fresh;
-    this.#next = first + BigInt(fresh.length);
-    return fresh.map((place, i) => ({ entry: entries[place - 1]!, seq: first + BigInt(i) }));
+    return [brokerId, epoch, this.inbox.id, this.#part.id, newest, older, this.#next];
   }
 
   /** Opens what is due, drops what is past. To be called between appends. */
@@ -246,6 +326,11 @@ export class Appender {
     this.inbox.expectPart();
   }
 }
+
+const columnsOf =
+  (entries: readonly Entry[]) =>
+  <K extends keyof Entry>(name: K): Entry[K][] =>
+    entries.map(entry => entry[name]);
 
 export const placeKey = ({ topicId, partition }: Place): string => `${topicId}-${partition}`;
 

@@ -33,6 +33,8 @@ const definitionSchema = z
     id: originSchema.optional(),
     type: originSchema.optional(),
     priority: originSchema.optional(),
+    /** When it is to be delivered; what has no such time, or one that is past, is delivered at once. */
+    schedule: originSchema.optional(),
     /** When it is worth nothing any more. */
     expires: originSchema.optional(),
     data: originSchema.prefault('value'),

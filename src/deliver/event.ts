@@ -16,6 +16,8 @@ export interface Entry {
   readonly time: bigint;
   /** ms since the epoch. */
   readonly expires: number | null;
+  /** When it is to be in the inbox, ms since the epoch; null for at once. */
+  readonly due: number | null;
   /** 0 is the least, 9 the highest. */
   readonly priority: number;
   readonly subscriber: string | null;
@@ -53,7 +55,8 @@ export function entryOf(definition: InboxDefinition, record: LogRecord, from: Or
     return {
       ...fixed,
       key: id === undefined ? digest(place) : digest(`${id}\n${subscriber}`),
-      expires: expiryOf(open, definition.expires),
+      expires: timeOf(open, definition.expires, 'expiry'),
+      due: timeOf(open, definition.schedule, 'schedule'),
       priority: priorityOf(open, definition.priority),
       subscriber,
       eventId: id ?? place,
@@ -84,12 +87,12 @@ function priorityOf(open: OpenRecord, origin: Origin | undefined): number {
 }
 
 /** A number is ms since the epoch, or seconds where that would be before 1973; else a date as ISO 8601 has it. */
-function expiryOf(open: OpenRecord, origin: Origin | undefined): number | null {
+function timeOf(open: OpenRecord, origin: Origin | undefined, what: string): number | null {
   const text = origin && open.text(origin);
   if (text === undefined) return null;
   const number = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
   const at = Number.isNaN(number) ? Date.parse(text) : number < 100_000_000_000 ? number * 1000 : number;
-  if (Number.isNaN(at)) throw new BadEvent('the expiry is neither a time as ISO 8601 has it nor a number');
+  if (Number.isNaN(at)) throw new BadEvent(`the ${what} is neither a time as ISO 8601 has it nor a number`);
   return Math.trunc(at);
 }
 
@@ -114,5 +117,5 @@ export function lostEntry(from: Origins, offset: bigint, reason: string): Entry 
 /** What a dead row has of an event. */
 const deadAs = (key: string, eventId: string, dead: string) => ({
   ...{ key, eventId, dead },
-  ...{ expires: null, priority: 0, subscriber: null, type: null, data: null },
+  ...{ expires: null, due: null, priority: 0, subscriber: null, type: null, data: null },
 });

@@ -140,8 +140,8 @@ test('a writer whose term is over changes nothing', async () => {
     await assert.rejects(appender.turn(new Date(Date.now() + 86_400_000 * 30)), { code: 'KF001' });
     assert.deepEqual(await rig.events('news'), []);
     epoch++;
-    assert.equal((await appender.append([entry], [])).length, 1);
-    assert.equal((await appender.append([entry], [])).length, 0);
+    assert.equal((await appender.append([entry], [])).fresh.length, 1);
+    assert.equal((await appender.append([entry], [])).fresh.length, 0);
   } finally {
     await rig.remove();
   }
@@ -160,7 +160,7 @@ test('parts and key tables take turns, and are dropped whole when their time is 
     const append = async (offset: bigint): Promise<number> => {
       const record = { offset, timestamp: 0n, key: Buffer.from('ada'), value: Buffer.from('hello'), headers: [] };
       const entry = entryOf(definition, record, { topic: 'events', topicId: topic.id, partition: 0 })!;
-      return (await appender.append([entry], [])).length;
+      return (await appender.append([entry], [])).fresh.length;
     };
     /** As if everything had been made so much earlier. */
     const age = (minutes: number) =>

@@ -192,7 +192,10 @@ export class Ingest {
       await writing;
       if (failure !== undefined) break;
       await this.#keepHouse();
-      const moves = this.#moves(ending.aborted);
+      await this.#release();
+      // What waits for its time is in no row that tells how far has been read.
+      const scheduled = batch.entries.some(({ due }) => due !== null);
+      const moves = this.#moves(ending.aborted || scheduled);
       const reached = this.#sources.map(source => [source, source.position] as const);
       const settle = (): void => {
         for (const [source, position] of reached) source.stored = position;
@@ -216,7 +219,8 @@ export class Ingest {
       }
       if (failure !== undefined) break;
       if (ending.aborted) return;
-      await reader.wait(this.#moved() ? checkpointMs : housekeepingMs, ending);
+      const idleMs = this.#moved() ? checkpointMs : housekeepingMs;
+      await reader.wait(Math.min(idleMs, this.#options.appender.untilDue()), ending);
     }
     await writing;
     throw failure;
@@ -250,8 +254,9 @@ export class Ingest {
   async #write(entries: readonly Entry[], moves: readonly (Move & { source: Source })[]): Promise<void> {
     const { appender, onAppended } = this.#options;
     let fresh: { entry: Entry; seq: bigint }[];
+    let waiting: number;
     try {
-      fresh = await appender.append(entries, moves);
+      ({ fresh, waiting } = await appender.append(entries, moves));
     } catch (error) {
       if (!cannotBeStored(error) || entries.length === 0) throw error;
       await this.#writeApart(entries, messageOf(error));
@@ -264,7 +269,7 @@ export class Ingest {
     const dead = fresh.filter(({ entry }) => entry.dead !== null).length;
     this.counters.dead += dead;
     this.counters.events += fresh.length - dead;
-    this.counters.duplicates += entries.length - fresh.length;
+    this.counters.duplicates += entries.length - fresh.length - waiting;
     if (fresh.length === 0) return;
     const events = fresh.map(({ entry, seq }) => ({
       seq,
@@ -290,8 +295,19 @@ export class Ingest {
     }
     const entry = entries[0]!;
     if (entry.dead !== null) throw new Error(reason);
-    const nothing = { expires: null, subscriber: null, eventId: '', type: null, data: null };
+    const nothing = { expires: null, due: null, subscriber: null, eventId: '', type: null, data: null };
     await this.#write([{ ...entry, ...nothing, dead: `PostgreSQL refuses it: ${reason}` }], []);
+  }
+
+  /** What has waited for its time goes to the inbox. */
+  async #release(): Promise<void> {
+    const { appender, onAppended } = this.#options;
+    while (appender.untilDue() === 0) {
+      const { taken, fresh } = await appender.release(maxEntries);
+      this.counters.events += fresh;
+      this.counters.duplicates += taken - fresh;
+      if (fresh > 0) onAppended([], appender.next - 1n);
+    }
   }
 
   async #keepHouse(): Promise<void> {

@@ -23,26 +23,31 @@ import { checkOut, compare, describe, lastRelease, removeWorktree } from './regr
 import { writeGrowthPlots, writeMemoryPlot, writeReport } from './report.ts';
 import { alone, runScenarios } from './run.ts';
 import { findScenarios, groups } from './scenario.ts';
+import { measureSinks, sinkPeers } from './sink/run.ts';
+import { findSinkScenarios, sinkScenarios } from './sink/scenarios.ts';
 
 const usage = `npm run bench -- <scenario…> [flags]
 
-Scenarios: ${Object.keys(groups).join(', ')}, memory, growth, capture, delivery; or a scenario's name, or how names begin (--list).
+Scenarios: ${Object.keys(groups).join(', ')}, memory, growth, capture, sink, delivery; or a scenario's name, or how names begin (--list).
 
   --peers a,b           systems beside Millrace: rows, copy, kafka, kafka-flush (default: rows,copy), or for
-                        capture ${capturePeers.join(', ')}, for delivery ${deliveryPeers.join(', ')}; or none
+                        capture ${capturePeers.join(', ')}, for sink ${sinkPeers.join(', ')}, for delivery ${deliveryPeers.join(', ')}; or none
   --rounds N            rounds, the first of which is thrown away but for capture (default 6)
   --short               2 rounds of 3 s: to see a change, not to publish
   --seconds N           how long a round produces
   --report NAME         also bench/results/NAME.md with plots
   --json FILE           results to FILE, machine, versions and settings to FILE.meta.json
+  --sink KEY=VALUE      a setting of the sink that is measured, tasks=3; any number of them
   --set KEY=VALUE       a setting of Millrace, e.g. tail.cache.bytes=64MB; any number of them
   --bootstrap HOST:PORT --database-url URL
                         measure a Millrace that runs already
   --dir DIR             where data directories are made (default: the temporary directory)
   --minutes N           how long memory runs (default 10)
-  --records N           how many growth produces, or changes capture's backlogs have (default 3000000)
+  --records N           how many growth produces, or changes capture's backlogs have (default 3000000), or records
+                        a sink drains (default 600000)
   --rows N              of capture's large transaction (default 10000000)
-  --warmup N            how many seconds of changes come before capture's lag is measured (default 30)
+  --warmup N            how many seconds of changes come before capture's lag is measured (default 30), or a
+                        pipeline (default 10)
   --snapshot-minutes N  how long growth and deliver-snapshot hold a snapshot (default 1)
   --against REF         the commit that regression compares with (default: the last release, where there is one)
   --list                the scenarios' names
@@ -57,6 +62,7 @@ const { values, positionals } = parseArgs({
     seconds: { type: 'string' },
     json: { type: 'string' },
     set: { type: 'string', multiple: true, default: [] },
+    sink: { type: 'string', multiple: true, default: [] },
     bootstrap: { type: 'string' },
     'database-url': { type: 'string' },
     report: { type: 'string' },
@@ -73,8 +79,8 @@ const { values, positionals } = parseArgs({
 });
 
 if (values.list) {
-  for (const { name } of new Set([...Object.values(groups).flat(), ...captureScenarios, ...deliveryScenarios]))
-    console.log(name);
+  const others = [...captureScenarios, ...sinkScenarios, ...deliveryScenarios];
+  for (const { name } of new Set([...Object.values(groups).flat(), ...others])) console.log(name);
   process.exit(0);
 }
 if (values.help || positionals.length === 0) {
@@ -92,14 +98,14 @@ const seconds = values.seconds ? Number(values.seconds) : values.short || isRegr
 const wantsMemory = positionals.includes('memory');
 const wantsGrowth = positionals.includes('growth');
 const capturing = findCaptureScenarios(positionals);
+const sinking = findSinkScenarios(positionals);
 const delivering = findDeliveryScenarios(positionals);
-const scenarios = findScenarios(
-  positionals.filter(
-    word =>
-      !['memory', 'growth'].includes(word) &&
-      findCaptureScenarios([word]).length + findDeliveryScenarios([word]).length === 0,
-  ),
-).map(scenario => (seconds ? { ...scenario, seconds } : scenario));
+const isElsewhere = (word: string): boolean =>
+  ['memory', 'growth'].includes(word) ||
+  [findCaptureScenarios, findSinkScenarios, findDeliveryScenarios].some(find => find([word]).length > 0);
+const scenarios = findScenarios(positionals.filter(word => !isElsewhere(word))).map(scenario =>
+  seconds ? { ...scenario, seconds } : scenario,
+);
 const peerNames = values.peers.split(',').filter(peer => peer && peer !== 'none');
 const rounds = values.rounds ? Number(values.rounds) : values.short ? 2 : isRegression ? 4 : 6;
 const log = (line: string): void => console.log(line);
@@ -125,6 +131,8 @@ try {
   if (captured) results.push(...captured.results);
   const delivered = delivering.length > 0 ? await runDelivery() : undefined;
   if (delivered) results.push(...delivered.results);
+  const sunk = sinking.length > 0 ? await runSinks() : undefined;
+  if (sunk) results.push(...sunk.results);
   if (wantsMemory) results.push(...(await alone(millrace, systems, 'produce', runMemory)));
   const settings = Object.fromEntries(
     await Promise.all(systems.map(async system => [system.name, await system.describe()] as const)),
@@ -134,14 +142,15 @@ try {
     ...machine,
     librdkafka: await librdkafkaVersion(),
     rounds,
-    kept: scenarios.length > 0 ? rounds - 1 : rounds,
+    kept: scenarios.length > 0 || sinking.some(({ work }) => work === 'drain') ? rounds - 1 : rounds,
     systems: {
       ...Object.fromEntries(systems.map(({ name, description }) => [name, description])),
       ...captured?.systems,
       ...delivered?.systems,
+      ...sunk?.systems,
     },
-    absent: { ...absent, ...captured?.absent },
-    settings: { ...settings, ...captured?.settings, ...delivered?.settings },
+    absent: { ...absent, ...captured?.absent, ...sunk?.absent },
+    settings: { ...settings, ...captured?.settings, ...delivered?.settings, ...sunk?.settings },
   };
   if (values.json) {
     writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
@@ -196,6 +205,18 @@ function runDelivery() {
   return measureDelivery({ millrace, scenarios: delivering, ...sizes, peers: peerNames, rounds, log });
 }
 
+function runSinks() {
+  const sizes = {
+    records: Number(values.records ?? (values.short ? 120_000 : 600_000)),
+    seconds: seconds ?? 60,
+    warmupSeconds: Number(values.warmup ?? (values.short ? 3 : 10)),
+  };
+  const sinkSettings = Object.fromEntries(
+    values.sink.map(pair => pair.split('=')).map(([key, value]) => [key, Number(value)]),
+  );
+  return measureSinks({ millrace, directory, scenarios: sinking, sizes, peers: peerNames, sinkSettings, rounds, log });
+}
+
 async function runMemory(): Promise<Result[]> {
   const { samples, results } = await measureMemory(millrace, Number(values.minutes), log);
   if (values.report) writeMemoryPlot(samples, values.report);
@@ -231,7 +252,8 @@ function choosePeers(): System[] {
   };
   if (against) return [makeBefore(against)];
   if (scenarios.length === 0) return [];
-  const names = peerNames.filter(peer => !capturePeers.includes(peer) && !deliveryPeers.includes(peer));
+  const elsewhere = [...capturePeers, ...sinkPeers, ...deliveryPeers];
+  const names = peerNames.filter(peer => peers[peer] || !elsewhere.includes(peer));
   return names.map(name => {
     const make = peers[name];
     if (!make) throw new Error(`no system ${name}; there are ${Object.keys(peers).join(', ')}`);

@@ -100,6 +100,34 @@ const capture: Target[] = [
   ...within('ten million rows in a transaction', 'transaction', { in_flight_rss_mb: 150 }),
 ];
 
+const drains = ['fresh', 'repeats', 'insert'].flatMap(shape => [`sink-${shape}-plain`, `sink-${shape}-schemas`]);
+const sink: Target[] = [
+  ...drains.map(
+    (scenario): Target => ({
+      what: "a topic into a table, Connect's JDBC sink",
+      scenario,
+      metric: rate,
+      peer: 'jdbc-rewrite-6',
+      atLeast: scenario.includes('insert') ? 3 : 2,
+    }),
+  ),
+  ...drains.map(
+    (scenario): Target => ({
+      what: 'a topic into a table, the limit',
+      scenario,
+      metric: rate,
+      peer: 'copy',
+      atLeast: 0.8,
+    }),
+  ),
+  { what: 'generator to table, sustained', scenario: 'pipeline-fresh-plain', metric: rate, atLeast: 50_000 },
+  { what: 'generator to table, sustained', scenario: 'pipeline-repeats-schemas', metric: rate, atLeast: 30_000 },
+  ...within('produced to visible', 'pipeline-fresh-schemas-20000', { p99_ms: 500 }),
+  ...['fresh-plain', 'repeats-schemas', 'fresh-schemas-20000'].flatMap(shape =>
+    within('broker and sink, resident', `pipeline-${shape}`, { peak_rss_mb: 250 }),
+  ),
+];
+
 export const targets: readonly Target[] = [
   ...produce('java'),
   ...produce('librdkafka'),
@@ -132,6 +160,7 @@ export const targets: readonly Target[] = [
   ),
   ...capture,
   ...delivery,
+  ...sink,
 ];
 
 function unbatched(peer: string) {

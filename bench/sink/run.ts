@@ -1,0 +1,161 @@
+// npm run bench -- sink: topics into the metrics table of one Postgres, by Millrace, by Kafka Connect and by raw COPY, in one
+// run. Rounds are interleaved, the first of a drain is thrown away. While one system is measured the processes of the
+// others are stopped; the Postgres is Millrace's embedded one for all.
+import { type Metric, metrics, type Result, summarised } from '../metrics.ts';
+import type { Millrace } from '../peers/millrace.ts';
+import type { Sample } from '../peers/system.ts';
+import { signalAll } from '../processes.ts';
+import { CopySink } from './copy-sink.ts';
+import { ConnectCluster, JdbcSink, type JdbcVariant } from './jdbc-sink.ts';
+import { SinkBench } from './measure.ts';
+import { MillraceSink } from './millrace-sink.ts';
+import type { SinkScenario, SinkSizes } from './scenarios.ts';
+import type { SinkSystem } from './system.ts';
+import { MetricsTable } from './table.ts';
+
+export interface SinkRun {
+  readonly millrace: Millrace;
+  readonly directory: string;
+  readonly scenarios: readonly SinkScenario[];
+  readonly sizes: SinkSizes;
+  readonly peers: readonly string[];
+  /** Of the sink: tasks and the like. */
+  readonly sinkSettings: Readonly<Record<string, number>>;
+  /** The one that is thrown away included. */
+  readonly rounds: number;
+  readonly log: (line: string) => void;
+}
+
+export interface SinkMeasured {
+  readonly results: Result[];
+  readonly systems: Record<string, string>;
+  readonly absent: Record<string, string>;
+  readonly settings: Record<string, Record<string, string>>;
+}
+
+/** `jdbc` stands for the variants that were the fastest. */
+const jdbcVariants: Readonly<Record<string, readonly JdbcVariant[]>> = {
+  jdbc: [{ unnest: false, tasks: 6 }],
+  'jdbc-unnest': [{ unnest: true, tasks: 2 }],
+  'jdbc-all': [2, 6].flatMap(tasks => [false, true].map(unnest => ({ unnest, tasks }))),
+};
+export const sinkPeers: readonly string[] = [...Object.keys(jdbcVariants), 'copy'];
+
+export async function measureSinks(run: SinkRun): Promise<SinkMeasured> {
+  const table = await MetricsTable.open(run.millrace.databaseUrl!);
+  const measuring = new Measuring(run, table);
+  try {
+    await measuring.start();
+    return await measuring.all();
+  } finally {
+    await measuring.stop();
+    await table.end();
+  }
+}
+
+class Measuring {
+  readonly #run: SinkRun;
+  readonly #bench: SinkBench;
+  readonly #table: MetricsTable;
+  readonly #millrace: MillraceSink;
+  readonly #systems: SinkSystem[];
+  readonly #absent: Record<string, string> = {};
+  readonly #samples = new Map<string, Sample[]>();
+  #connect: ConnectCluster | undefined;
+
+  constructor(run: SinkRun, table: MetricsTable) {
+    this.#run = run;
+    this.#table = table;
+    this.#bench = new SinkBench(run.millrace, table);
+    this.#millrace = new MillraceSink(run.millrace, run.sinkSettings);
+    this.#systems = [this.#millrace];
+  }
+
+  async start(): Promise<void> {
+    const { peers, directory, scenarios, log } = this.#run;
+    if (!scenarios.some(({ work }) => work === 'drain')) return;
+    const context = { table: this.#table, directory };
+    if (peers.includes('copy')) this.#systems.push(new CopySink(context));
+    const variants = peers.flatMap(peer => jdbcVariants[peer] ?? []);
+    if (variants.length === 0) return;
+    this.#connect = new ConnectCluster(context);
+    try {
+      await this.#connect.start();
+      for (const variant of variants) this.#systems.push(new JdbcSink(this.#connect, context, variant));
+    } catch (error) {
+      this.#absent.jdbc = (error as Error).message;
+      log(`without jdbc: ${this.#absent.jdbc}`);
+    }
+  }
+
+  async stop(): Promise<void> {
+    await this.#connect?.stop();
+  }
+
+  async all(): Promise<SinkMeasured> {
+    const { scenarios, rounds, log, sizes } = this.#run;
+    for (const scenario of scenarios) {
+      log(scenario.name);
+      if (scenario.work === 'drain') {
+        for (const system of this.#systems) await this.#alone(system, () => system.prepare(scenario, sizes.records));
+        for (let round = 0; round < rounds; round++) {
+          for (const system of this.#systems) {
+            const sample = await this.#alone(system, () => this.#bench.drain(system, scenario, sizes.records));
+            this.#keep(scenario, system.name, sample, round > 0);
+          }
+        }
+      } else {
+        const measure = scenario.work === 'pipeline' ? 'pipeline' : 'latency';
+        await this.#alone(this.#millrace, async () => {
+          this.#keep(scenario, 'millrace', await this.#bench[measure](this.#millrace, scenario, sizes), true);
+        });
+      }
+    }
+    return this.#measured();
+  }
+
+  async #alone<T>(system: SinkSystem, work: () => Promise<T>): Promise<T> {
+    const own = system.pids();
+    const others = this.#systems.flatMap(other => other.pids()).filter(pid => !own.includes(pid));
+    signalAll(others, 'SIGSTOP');
+    try {
+      return await work();
+    } finally {
+      signalAll(others, 'SIGCONT');
+    }
+  }
+
+  #keep(scenario: SinkScenario, system: string, sample: Sample, kept: boolean): void {
+    const shown = Object.entries(sample).map(([metric, value]) => `${metric} ${value!.toPrecision(4)}`);
+    this.#run.log(`  ${kept ? '' : 'warm-up '}${system.padEnd(15)} ${shown.join('  ')}`);
+    const key = `${scenario.name} ${system}`;
+    if (kept) this.#samples.set(key, [...(this.#samples.get(key) ?? []), sample]);
+  }
+
+  async #measured(): Promise<SinkMeasured> {
+    const { scenarios, sizes } = this.#run;
+    const results: Result[] = [];
+    for (const { name: scenario } of scenarios) {
+      for (const { name: system } of this.#systems) {
+        const samples = this.#samples.get(`${scenario} ${system}`) ?? [];
+        for (const metric of Object.keys(metrics) as Metric[]) {
+          const values = samples.flatMap(sample => sample[metric] ?? []);
+          if (values.length > 0) results.push(summarised(scenario, system, metric, values));
+        }
+      }
+    }
+    const settings: Record<string, Record<string, string>> = {};
+    for (const system of this.#systems) settings[system.name] = await system.describe();
+    const { records, seconds, warmupSeconds } = sizes;
+    Object.assign(settings.millrace!, {
+      drained: `${records} records, six partitions; the first quarter is not counted`,
+      pipeline: `${seconds} s after ${warmupSeconds} s`,
+    });
+    return {
+      results,
+      systems: Object.fromEntries(this.#systems.map(({ name, description }) => [name, description])),
+      absent: this.#absent,
+      settings,
+    };
+  }
+}

@@ -1,5 +1,6 @@
-// Writes what a run measured as Markdown with plots: node --import tsx bench/report.ts FILE.json [NAME], into
-// bench/results/NAME.md. Every figure comes from the file; where a system has none there is none.
+// Writes what a run measured as Markdown with plots: node --import tsx bench/report.ts FILE.json… [NAME], into
+// bench/results/NAME.md. Every figure comes from the files; where a system has none there is none. Of several files, runs of
+// different scenarios, the machine's lines are the first's.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -52,7 +53,7 @@ const throughputColumns: readonly [string, Cell][] = [
   ['lost / repeated', triple('lost_events', 'repeated_events')],
   ['with a snapshot held / without', medianOf('rate_ratio')],
   ['all back, ms', spread('recovered_ms')],
-  ['commit to consumer ms: p50', spread('p50_ms')],
+  ['end to end ms: p50', spread('p50_ms')],
   ['p95', medianOf('p95_ms')],
   ['p99', spread('p99_ms')],
   ['p99.9', medianOf('p999_ms')],
@@ -66,7 +67,7 @@ const throughputColumns: readonly [string, Cell][] = [
     'resident MB: broker / Postgres without, with shared buffers',
     triple('broker_rss_mb', 'postgres_own_mb', 'postgres_rss_mb'),
   ],
-  ['resident MB of what captures: at most', medianOf('peak_rss_mb')],
+  ['resident MB without Postgres: at most', medianOf('peak_rss_mb')],
   ['while the transaction is in flight', medianOf('in_flight_rss_mb')],
   ['resident MB', medianOf('rss_mb')],
   ['behind the last commit, ms', medianOf('behind_ms')],
@@ -293,14 +294,27 @@ function settingsTables(settings: Meta['settings']): string {
   return tables.join('\n\n');
 }
 
+function merged(first: Meta, next: Meta): Meta {
+  return {
+    ...first,
+    command: `${first.command}\n${next.command}`,
+    systems: { ...first.systems, ...next.systems },
+    absent: { ...first.absent, ...next.absent },
+    settings: { ...first.settings, ...next.settings },
+  };
+}
+
 const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`;
 
 const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const [file, name = file === undefined ? '' : basename(file, '.json')] = process.argv.slice(2);
-  if (file === undefined) throw new Error('usage: node --import tsx bench/report.ts FILE.json [NAME]');
-  const results = JSON.parse(readFileSync(file, 'utf8')) as Result[];
-  const meta = JSON.parse(readFileSync(`${file}.meta.json`, 'utf8')) as Meta;
+  const args = process.argv.slice(2);
+  const files = args.filter(arg => arg.endsWith('.json'));
+  const [name = basename(files[0] ?? '', '.json')] = args.filter(arg => !arg.endsWith('.json'));
+  if (files.length === 0) throw new Error('usage: node --import tsx bench/report.ts FILE.json… [NAME]');
+  const read = (file: string): unknown => JSON.parse(readFileSync(file, 'utf8'));
+  const results = files.flatMap(file => read(file) as Result[]);
+  const meta = files.map(file => read(`${file}.meta.json`) as Meta).reduce(merged);
   console.log(writeReport(results, meta, name));
 }

@@ -99,10 +99,7 @@ class Measuring {
       if (scenario.work === 'drain') {
         for (const system of this.#systems) await this.#alone(system, () => system.prepare(scenario, sizes.records));
         for (let round = 0; round < rounds; round++) {
-          for (const system of this.#systems) {
-            const sample = await this.#alone(system, () => this.#bench.drain(system, scenario, sizes.records));
-            this.#keep(scenario, system.name, sample, round > 0);
-          }
+          for (const system of [...this.#systems]) await this.#drain(system, scenario, round > 0);
         }
       } else {
         const measure = scenario.work === 'pipeline' ? 'pipeline' : 'latency';
@@ -112,6 +109,21 @@ class Measuring {
       }
     }
     return this.#measured();
+  }
+
+  /** A peer that cannot take this table is left out from then on. */
+  async #drain(system: SinkSystem, scenario: SinkScenario, kept: boolean): Promise<void> {
+    const { records } = this.#run.sizes;
+    try {
+      const sample = await this.#alone(system, () => this.#bench.drain(system, scenario, records));
+      this.#keep(scenario, system.name, sample, kept);
+    } catch (error) {
+      if (system === this.#millrace) throw error;
+      const why = /ERROR: .*/.exec((error as Error).message)?.[0] ?? (error as Error).message.split('\n')[0]!;
+      this.#absent[system.name] = why;
+      this.#run.log(`  without ${system.name}: ${why}`);
+      this.#systems.splice(this.#systems.indexOf(system), 1);
+    }
   }
 
   async #alone<T>(system: SinkSystem, work: () => Promise<T>): Promise<T> {

@@ -446,14 +446,15 @@ function arrayEncoder(elementOid: number, encode: Encoder, nested: boolean): Enc
       out.uint32(size);
       out.uint32(1);
     }
-    const write = (elements: readonly unknown[], depth: number): void => {
-      for (const element of elements) {
-        if (depth > 1) write(element as unknown[], depth - 1);
-        else if (element === null || element === undefined) out.null();
-        else encode(out, element);
-      }
-    };
-    if (sizes.length > 0) write(value, sizes.length);
+    writeElements(out, value, sizes.length, encode);
     out.bytes.writeInt32BE(out.at - lengthAt - 4, lengthAt);
   };
+}
+
+function writeElements(out: CopyRows, elements: readonly unknown[], depth: number, encode: Encoder): void {
+  for (const element of elements) {
+    if (depth > 1) writeElements(out, element as unknown[], depth - 1, encode);
+    else if (element === null || element === undefined) out.null();
+    else encode(out, element);
+  }
 }

@@ -37,8 +37,22 @@ export function copyInto(shape: RunShape, stage: string): string {
   return `COPY ${stage} (millrace_seq, millrace_deleted${slots.map(slot => `, ${staged(slot)}`).join('')}) FROM STDIN (FORMAT binary)`;
 }
 
-/** What follows the COPY of rows `from` to `to`: nothing where they are in the table already. */
-export function applyRows(shape: RunShape, stage: string, from: number, to: number, deletes: number): string[] {
+/** Whether `applyRows` could do with a plain INSERT, if no key were in the table. */
+export function canExpectNew({ mapping }: RunShape, deletes: number): boolean {
+  return mapping.definition.mode === 'upsert' && deletes === 0;
+}
+
+export interface Staged {
+  /** The first row's number, and what follows the last. */
+  readonly from: number;
+  readonly to: number;
+  readonly deletes: number;
+  /** No key is in the table: one that is there is refused. Where `canExpectNew`. */
+  readonly expectNew?: boolean;
+}
+
+/** What follows the COPY of rows: nothing where they are in the table already. */
+export function applyRows(shape: RunShape, stage: string, { from, to, deletes, expectNew }: Staged): string[] {
   if (isDirect(shape)) return [];
   const { mapping } = shape;
   const { table, definition, keySlots } = mapping;
@@ -76,7 +90,14 @@ export function applyRows(shape: RunShape, stage: string, from: number, to: numb
   const set = others.map(({ column }) => `${quote(column.name)} = excluded.${quote(column.name)}`).join(', ');
   const action = others.length > 0 ? `DO UPDATE SET ${set}` : 'DO NOTHING';
   const order = deletes > 0 ? ` ORDER BY ${list(keys)}` : '';
-  statements.push(`${insert} SELECT ${list(slots)} FROM (${kept}) s${order} ON CONFLICT (${list(keys)}) ${action}`);
+  const conflict = expectNew ? '' : ` ON CONFLICT (${list(keys)}) ${action}`;
+  if (expectNew) {
+    // Fails without the unique index, as ON CONFLICT would, and keeps it until COMMIT: no key is written twice.
+    statements.push(
+      `INSERT INTO ${table.sql} (${list(keys)})${overriding} SELECT ${list(keys)} FROM ${table.sql} WHERE false ON CONFLICT (${list(keys)}) DO NOTHING`,
+    );
+  }
+  statements.push(`${insert} SELECT ${list(slots)} FROM (${kept}) s${order}${conflict}`);
   return statements;
 }
 

@@ -129,8 +129,14 @@ export class Task {
     const batch = new Batch(this.#buffers);
     this.#batch = batch;
     let due = Number.POSITIVE_INFINITY;
-    while (!stopping.aborted && !this.#failure && !this.#stopAt && !this.#isFull(batch)) {
+    let most = { records: 0, bytes: 0 };
+    while (!stopping.aborted && !this.#failure && !this.#stopAt && !this.#isFull(batch, most)) {
+      const before = { records: batch.records.length, bytes: batch.bytes };
       const read = await this.#reader.readSome();
+      most = {
+        records: Math.max(most.records, batch.records.length - before.records),
+        bytes: Math.max(most.bytes, batch.bytes - before.bytes),
+      };
       if (!batch.empty && due === Number.POSITIVE_INFINITY) due = Date.now() + definition.lingerMs;
       if (Date.now() >= due && !this.#writing) break;
       if (read || stopping.aborted || this.#failure) continue;
@@ -139,9 +145,11 @@ export class Task {
     return batch;
   }
 
-  #isFull(batch: Batch): boolean {
+  /** `more`: what the next read may bring. What of it has no room would be read again, and what was read ahead is lost. */
+  #isFull({ records, bytes }: Batch, more = { records: 0, bytes: 0 }): boolean {
     const { batchRows, batchBytes } = this.#options.definition;
-    return batch.records.length >= batchRows || batch.bytes >= batchBytes;
+    if (records.length >= batchRows || bytes >= batchBytes) return true;
+    return records.length + more.records > batchRows || bytes + more.bytes > batchBytes;
   }
 
   /** Nearly every record. False where there is more to it. */

@@ -1,0 +1,30 @@
+// Whether the rows of a table's next batch are likely to have keys that are new. Then they go in by a plain INSERT, which
+// costs PostgreSQL a quarter less than ON CONFLICT with its speculative insertions (8 instead of 11 µs a row of the metrics
+// table). Where a key was there after all the transaction is taken back and done again with ON CONFLICT, and the next try is
+// put off: each time twice as long, so that repeats cost next to nothing.
+
+const firstPause = 8;
+const maxPause = 1024;
+
+export class NewKeys {
+  #pause = 0;
+  #next = firstPause;
+
+  /** Asked once for a batch. */
+  expected(): boolean {
+    if (this.#pause === 0) return true;
+    this.#pause--;
+    return false;
+  }
+
+  /** They were new. */
+  confirmed(): void {
+    this.#next = firstPause;
+  }
+
+  /** One was not. */
+  refuted(): void {
+    this.#pause = this.#next;
+    this.#next = Math.min(this.#next * 2, maxPause);
+  }
+}

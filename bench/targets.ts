@@ -107,7 +107,7 @@ const sink: Target[] = [
       what: "a topic into a table, Connect's JDBC sink",
       scenario,
       metric: rate,
-      peer: 'jdbc-rewrite-6',
+      peer: 'jdbc',
       atLeast: scenario.includes('insert') ? 3 : 2,
     }),
   ),

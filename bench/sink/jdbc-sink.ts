@@ -83,9 +83,9 @@ export class JdbcSink implements SinkSystem {
   readonly #variant: JdbcVariant;
   #connectors = 0;
 
-  constructor(cluster: ConnectCluster, { table }: SinkSystemContext, variant: JdbcVariant) {
-    const { unnest, tasks } = variant;
-    this.name = `jdbc-${unnest ? 'unnest' : 'rewrite'}-${tasks}`;
+  constructor(cluster: ConnectCluster, { table }: SinkSystemContext, variant: JdbcVariant & { readonly name: string }) {
+    const { name, unnest, tasks } = variant;
+    this.name = name;
     const how = unnest ? 'arrays and UNNEST' : 'multi-row VALUES (reWriteBatchedInserts)';
     this.description = `Kafka Connect ${connectVersion}, Debezium's JDBC sink ${jdbcSinkVersion}, ${how}, tasks.max ${tasks}, from Apache Kafka ${kafkaVersion}`;
     this.#cluster = cluster;

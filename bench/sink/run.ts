@@ -33,11 +33,10 @@ export interface SinkMeasured {
   readonly settings: Record<string, Record<string, string>>;
 }
 
-/** `jdbc` stands for the variants that were the fastest. */
-const jdbcVariants: Readonly<Record<string, readonly JdbcVariant[]>> = {
-  jdbc: [{ unnest: false, tasks: 6 }],
-  'jdbc-unnest': [{ unnest: true, tasks: 2 }],
-  'jdbc-all': [2, 6].flatMap(tasks => [false, true].map(unnest => ({ unnest, tasks }))),
+const jdbcVariants: Readonly<Record<string, JdbcVariant>> = {
+  jdbc: { unnest: false, tasks: 6 },
+  'jdbc-2': { unnest: false, tasks: 2 },
+  'jdbc-unnest': { unnest: true, tasks: 6 },
 };
 export const sinkPeers: readonly string[] = [...Object.keys(jdbcVariants), 'copy'];
 
@@ -76,7 +75,7 @@ class Measuring {
     if (!scenarios.some(({ work }) => work === 'drain')) return;
     const context = { table: this.#table, directory };
     if (peers.includes('copy')) this.#systems.push(new CopySink(context));
-    const variants = peers.flatMap(peer => jdbcVariants[peer] ?? []);
+    const variants = peers.flatMap(peer => (jdbcVariants[peer] ? [{ name: peer, ...jdbcVariants[peer] }] : []));
     if (variants.length === 0) return;
     this.#connect = new ConnectCluster(context);
     try {

@@ -47,7 +47,7 @@ export interface BadItem {
 }
 
 /** Kept for the batches to come: one is being written while the next is made. */
-const maxBuffers = 4;
+const maxBuffers = 2;
 
 export class Batch {
   readonly steps: (Run | Truncation)[] = [];

@@ -1,8 +1,8 @@
 // What one transaction takes: records of one or more partitions, in the order they were read, and what they come to as
-// rows, encoded as they are read. The records are kept until the transaction has committed: where Postgres refuses the
-// rows, halves of them are tried.
+// rows, encoded as they are read. The bytes that they came in are kept until the transaction has committed: where Postgres
+// refuses the rows, halves of them are tried.
 import type { LogRecord } from '../protocol/records.ts';
-import type { Cursor } from '../source/reader.ts';
+import { type Cursor, recordsOf } from '../source/reader.ts';
 import type { SourceTopic } from '../source/source.ts';
 import { BadRecord, BadValue } from './bad-record.ts';
 import type { ChangeReader } from './change.ts';
@@ -46,13 +46,26 @@ export interface BadItem {
   readonly error: BadRecord;
 }
 
+export interface Taken {
+  readonly source: Source;
+  readonly record: LogRecord;
+}
+
+/** Records of one record batch, from an offset on and before another. */
+interface Span {
+  readonly source: Source;
+  readonly raw: Buffer;
+  readonly from: bigint;
+  to: bigint;
+}
+
 /** Kept for the batches to come: one is being written while the next is made. */
 const maxBuffers = 2;
 
 export class Batch {
   readonly steps: (Run | Truncation)[] = [];
-  readonly records: LogRecord[] = [];
-  readonly sources: Source[] = [];
+  /** Records that it has taken. */
+  records = 0;
   readonly bad: BadItem[] = [];
   /** Where each partition was before the batch, and is after it. */
   readonly offsets = new Map<Source, { readonly expected: bigint; next: bigint }>();
@@ -61,6 +74,7 @@ export class Batch {
   readonly #open = new Map<Mapping, Run>();
   readonly #buffers: Buffer[];
   readonly #releases: (() => void)[] = [];
+  readonly #spans: Span[] = [];
 
   /** `buffers`: memory of earlier batches, to be used again. */
   constructor(buffers: Buffer[]) {
@@ -95,28 +109,46 @@ export class Batch {
     else this.offsets.set(source, { expected, next });
   }
 
-  /** `expected`: where the partition was before this record. Throws BadRecord; then the batch is as it was. */
-  add(source: Source, record: LogRecord, expected: bigint): void {
+  /**
+   * `expected`: where the partition was before this record; `raw`: the record batch that it is of, where `taken` is to have it.
+   * Throws BadRecord; then the batch is as it was.
+   */
+  add(source: Source, record: LogRecord, expected: bigint, raw?: Buffer): void {
     const { reader } = source.inlet;
     const mapping = source.inlet.mapping!;
     reader.read(record, mapping.exact);
     if (reader.operation === 'truncate') this.#truncate(source.inlet.topic, mapping);
     else this.#encodeExactly(source, mapping, record);
-    this.keep(source, record, expected);
+    this.keep(source, record, expected, raw);
   }
 
   /** A record that does not fit, and is a dead letter before the batch is written. */
-  addBad(item: BadItem, expected: bigint): void {
+  addBad(item: BadItem, expected: bigint, raw?: Buffer): void {
     this.bad.push(item);
-    this.keep(item.source, item.record, expected);
+    this.keep(item.source, item.record, expected, raw);
   }
 
   /** Takes a record that asks for nothing. */
-  keep(source: Source, record: LogRecord, expected: bigint): void {
-    this.records.push(record);
-    this.sources.push(source);
+  keep(source: Source, record: LogRecord, expected: bigint, raw?: Buffer): void {
+    const next = record.offset + 1n;
+    this.records++;
     this.bytes += (record.key?.length ?? 0) + (record.value?.length ?? 0) + 32;
-    this.covers(source, expected, record.offset + 1n);
+    this.covers(source, expected, next);
+    if (raw === undefined) return;
+    const last = this.#spans.at(-1);
+    if (last?.raw === raw && last.source === source) last.to = next;
+    else this.#spans.push({ source, raw, from: record.offset, to: next });
+  }
+
+  /** The records that it has taken, decoded once more: nearly no batch is asked, and 20,000 records are 10 MB. */
+  async taken(): Promise<Taken[]> {
+    const taken: Taken[] = [];
+    for (const { source, raw, from, to } of this.#spans) {
+      for (const record of await recordsOf(raw)) {
+        if (record.offset >= from && record.offset < to) taken.push({ source, record });
+      }
+    }
+    return taken;
   }
 
   #truncate(topic: SourceTopic, mapping: Mapping): void {

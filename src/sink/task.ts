@@ -8,7 +8,7 @@ import * as batchHeader from '../protocol/record-batch.ts';
 import type { LogRecord } from '../protocol/records.ts';
 import { nameOf, PartitionReader } from '../source/reader.ts';
 import { BadRecord } from './bad-record.ts';
-import { type BadItem, Batch, type Inlet, type Source } from './batch.ts';
+import { type BadItem, Batch, type Inlet, type Source, type Taken } from './batch.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import type { SinkDefinition } from './definition.ts';
 import { UnknownField } from './mapping.ts';
@@ -71,10 +71,10 @@ export class Task {
     this.#reader = new PartitionReader({
       cursors: options.sources,
       readBytes,
-      take: (source, record) => {
+      take: (source, record, raw) => {
         const batch = this.#batch;
         if (this.#isFull(batch)) return false;
-        return this.#addQuickly(batch, source, record) || this.#add(batch, source, record);
+        return this.#addQuickly(batch, source, record, raw) || this.#add(batch, source, record, raw);
       },
       pass: (source, next) => this.#batch.covers(source, source.position, next),
       holds: release => this.#batch.holds(release),
@@ -131,11 +131,11 @@ export class Task {
     let due = Number.POSITIVE_INFINITY;
     let most = { records: 0, bytes: 0 };
     while (!stopping.aborted && !this.#failure && !this.#stopAt && !this.#isFull(batch, most)) {
-      const before = { records: batch.records.length, bytes: batch.bytes };
+      const { records, bytes } = batch;
       const read = await this.#reader.readSome();
       most = {
-        records: Math.max(most.records, batch.records.length - before.records),
-        bytes: Math.max(most.bytes, batch.bytes - before.bytes),
+        records: Math.max(most.records, batch.records - records),
+        bytes: Math.max(most.bytes, batch.bytes - bytes),
       };
       if (!batch.empty && due === Number.POSITIVE_INFINITY) due = Date.now() + definition.lingerMs;
       if (Date.now() >= due && !this.#writing) break;
@@ -148,15 +148,15 @@ export class Task {
   /** `more`: what the next read may bring. What of it has no room would be read again, and what was read ahead is lost. */
   #isFull({ records, bytes }: Batch, more = { records: 0, bytes: 0 }): boolean {
     const { batchRows, batchBytes } = this.#options.definition;
-    if (records.length >= batchRows || bytes >= batchBytes) return true;
-    return records.length + more.records > batchRows || bytes + more.bytes > batchBytes;
+    if (records >= batchRows || bytes >= batchBytes) return true;
+    return records + more.records > batchRows || bytes + more.bytes > batchBytes;
   }
 
   /** Nearly every record. False where there is more to it. */
-  #addQuickly(batch: Batch, source: Source, record: LogRecord): boolean {
+  #addQuickly(batch: Batch, source: Source, record: LogRecord, raw: Buffer): boolean {
     if (source.inlet.mapping === undefined) return false;
     try {
-      batch.add(source, record, source.position);
+      batch.add(source, record, source.position, raw);
       return true;
     } catch (error) {
       if (error instanceof BadRecord) return false;
@@ -165,12 +165,13 @@ export class Task {
   }
 
   /** False where the sink stops at this record. */
-  async #add(batch: Batch, source: Source, record: LogRecord): Promise<boolean> {
+  async #add(batch: Batch, source: Source, record: LogRecord, raw: Buffer): Promise<boolean> {
     const { inlet, position } = source;
     for (;;) {
       try {
-        if (inlet.mapping === undefined && !(await this.#make(inlet, record))) batch.keep(source, record, position);
-        else batch.add(source, record, position);
+        if (inlet.mapping === undefined && !(await this.#make(inlet, record)))
+          batch.keep(source, record, position, raw);
+        else batch.add(source, record, position, raw);
         return true;
       } catch (error) {
         if (!(error instanceof BadRecord)) throw error;
@@ -180,7 +181,7 @@ export class Task {
           this.#stopAt = item;
           return false;
         }
-        batch.addBad(item, position);
+        batch.addBad(item, position, raw);
         return true;
       }
     }
@@ -218,8 +219,9 @@ export class Task {
       await this.#commit(batch);
     } catch (error) {
       if (isSchemaError(error)) await this.#again(batch);
-      else if (isDataError(error)) await this.#bisect(batch);
+      else if (isDataError(error)) await this.#bisect(await batch.taken(), batch.bad);
       else throw error;
+      await this.#coverRest(batch);
     }
     counters.writeMs += performance.now() - began;
     batch.done();
@@ -227,18 +229,18 @@ export class Task {
 
   /** Once more, with the tables as they are now. */
   async #again(batch: Batch): Promise<void> {
-    for (const inlet of new Set(batch.sources.map(source => source.inlet))) {
+    for (const inlet of new Set(Array.from(batch.offsets.keys(), source => source.inlet))) {
       inlet.mapping = await this.#options.targets.mapping(inlet.topic.name);
     }
-    const same = this.#part(batch, 0, batch.records.length);
+    const taken = await batch.taken();
+    const same = this.#encoded(taken, batch.bad);
     try {
       await this.#reject(same.bad);
       await this.#commit(same);
     } catch (error) {
       if (!isDataError(error)) throw error;
-      await this.#bisect(same);
+      await this.#bisect(taken, same.bad);
     }
-    await this.#coverRest(batch);
   }
 
   /** Takes deadlocks and the like as what they are. */
@@ -255,61 +257,55 @@ export class Task {
     for (const [source, { next }] of batch.offsets) source.committed = next;
     deadLetters.passed(batch.bad);
     counters.batches++;
-    counters.records += batch.records.length;
+    counters.records += batch.records;
     counters.rows += batch.rows;
     counters.bytes += batch.bytes;
   }
 
-  async #bisect(batch: Batch): Promise<void> {
+  /** `bad`: those of them that are known to be. */
+  async #bisect(taken: readonly Taken[], bad: readonly BadItem[]): Promise<void> {
     this.#options.counters.bisected++;
-    await this.#halves(batch, 0, batch.records.length);
-    await this.#coverRest(batch);
+    await this.#halves(taken, bad);
   }
 
-  /** `from` to `to` of the batch's records have been refused together. */
-  async #halves(batch: Batch, from: number, to: number): Promise<void> {
-    const middle = (from + to) >>> 1;
-    for (const [start, end] of [
-      [from, middle],
-      [middle, to],
-    ] as const) {
-      if (start === end) continue;
-      const part = this.#part(batch, start, end);
+  /** The records have been refused together. */
+  async #halves(taken: readonly Taken[], bad: readonly BadItem[]): Promise<void> {
+    const middle = taken.length >>> 1;
+    for (const half of [taken.slice(0, middle), taken.slice(middle)]) {
+      const [first] = half;
+      if (first === undefined) continue;
+      const part = this.#encoded(half, bad);
       try {
         await this.#reject(part.bad);
         await this.#commit(part);
       } catch (error) {
         if (!isDataError(error)) throw error;
-        if (end - start > 1) {
-          await this.#halves(batch, start, end);
+        if (half.length > 1) {
+          await this.#halves(half, bad);
           continue;
         }
-        const source = batch.sources[start]!;
-        const record = batch.records[start]!;
-        const item = { source, record, error: new BadRecord(error.message, undefined, error.code) };
+        const item = { ...first, error: new BadRecord(error.message, undefined, error.code) };
         await this.#reject([item]);
         const alone = new Batch(this.#buffers);
-        alone.addBad(item, source.committed);
+        alone.addBad(item, first.source.committed);
         await this.#commit(alone);
       }
     }
   }
 
-  /** Some of the batch's records, encoded again. */
-  #part(batch: Batch, from: number, to: number): Batch {
+  /** A batch of the records, encoded again. */
+  #encoded(taken: readonly Taken[], bad: readonly BadItem[]): Batch {
     const part = new Batch(this.#buffers);
-    const known = new Map(batch.bad.map(item => [item.record, item]));
-    for (let i = from; i < to; i++) {
-      const source = batch.sources[i]!;
-      const record = batch.records[i]!;
-      let bad = known.get(record);
+    const known = new Map(bad.map(item => [placeOf(item), item]));
+    for (const { source, record } of taken) {
+      let item = known.size > 0 ? known.get(placeOf({ source, record })) : undefined;
       try {
-        if (!bad) part.add(source, record, source.committed);
+        if (!item) part.add(source, record, source.committed);
       } catch (error) {
         if (!(error instanceof BadRecord)) throw error;
-        bad = { source, record, error };
+        item = { source, record, error };
       }
-      if (bad) part.addBad(bad, source.committed);
+      if (item) part.addBad(item, source.committed);
     }
     return part;
   }
@@ -346,6 +342,8 @@ export class Task {
     );
   }
 }
+
+const placeOf = ({ source, record }: Taken): string => `${nameOf(source)} ${record.offset}`;
 
 function stopped({ source, record, error }: BadItem): SinkStopped {
   return new SinkStopped(

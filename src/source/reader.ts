@@ -18,8 +18,8 @@ export interface PartitionReaderOptions<C extends Cursor> {
   readonly cursors: readonly C[];
   /** Asked for at once. */
   readonly readBytes: number;
-  /** Takes a record, before the position passes it. False: it is to come again, and nothing after it is wanted now. */
-  take(cursor: C, record: LogRecord): boolean | Promise<boolean>;
+  /** Takes a record of `batch`, before the position passes it. False: it is to come again, and nothing after it is wanted now. */
+  take(cursor: C, record: LogRecord, batch: Buffer): boolean | Promise<boolean>;
   /** The position is about to pass to `next` without a record: the end of a batch, or a batch of none. */
   pass?(cursor: C, next: bigint): void;
   /** Records are needed for longer than they are taken: whoever holds them calls `release`. */
@@ -105,7 +105,7 @@ export class PartitionReader<C extends Cursor> {
         if (!batchHeader.isControl(raw) && !aborted?.has(batchHeader.baseOffset(raw))) {
           for (const record of await this.#recordsOf(cursor, raw)) {
             if (record.offset < cursor.position) continue;
-            const taken = take(cursor, record);
+            const taken = take(cursor, record, raw);
             if (taken !== true && !(await taken)) return;
             cursor.position = record.offset + 1n;
           }
@@ -124,13 +124,18 @@ export class PartitionReader<C extends Cursor> {
 
   async #recordsOf(cursor: C, raw: Buffer): Promise<LogRecord[]> {
     try {
-      if (batchHeader.codec(raw) !== 0) return await decodeBatch(raw, maxUnpackedBytes);
-      return readRecords(raw, raw.subarray(batchHeader.headerBytes, batchHeader.batchBytes(raw)));
+      return await recordsOf(raw);
     } catch (error) {
       this.#options.unreadable(cursor, raw, error as Error);
       return [];
     }
   }
+}
+
+/** Throws WireError, or what a codec throws. */
+export function recordsOf(batch: Buffer): LogRecord[] | Promise<LogRecord[]> {
+  if (batchHeader.codec(batch) !== 0) return decodeBatch(batch, maxUnpackedBytes);
+  return readRecords(batch, batch.subarray(batchHeader.headerBytes, batchHeader.batchBytes(batch)));
 }
 
 export const nameOf = ({ log }: Cursor): string => `${log.topic.name}-${log.partition}`;

@@ -5,6 +5,7 @@ import { GroupMetrics } from '../src/broker/groups/metrics.ts';
 import { type Observed, observeBroker } from '../src/broker/metrics.ts';
 import { observeCaptures } from '../src/capture/metrics.ts';
 import { observeDeliveries } from '../src/deliver/metrics.ts';
+import { observeWebhooks } from '../src/deliver/webhooks/metrics.ts';
 import { observeSinks } from '../src/sink/metrics.ts';
 import { replacePart } from './marked-part.ts';
 
@@ -15,6 +16,7 @@ export async function replaceMetrics(document: string): Promise<string> {
   observeCaptures(registry, () => []);
   observeSinks(registry, () => []);
   observeDeliveries(registry, () => []);
+  observeWebhooks(registry, () => []);
   const metrics = (await registry.getMetricsAsJSON()).toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const rows = metrics.map(({ name, type, help }) => `| \`${name}\` | ${type} | ${help} |`);
   return replacePart(document, 'metrics', 'docs:metrics', ['| Metric | Type | |', '|---|---|---|', ...rows]);

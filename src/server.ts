@@ -9,6 +9,8 @@ import { observeCaptures } from './capture/metrics.ts';
 import { Deliveries } from './deliver/deliveries.ts';
 import { observeDeliveries } from './deliver/metrics.ts';
 import { deliveryRoutes } from './deliver/routes.ts';
+import { observeWebhooks } from './deliver/webhooks/metrics.ts';
+import { webhookRoutes } from './deliver/webhooks/routes.ts';
 import { HttpServer } from './http/server.ts';
 import type { Status } from './http/status.ts';
 import { setAutovacuum } from './postgres/autovacuum.ts';
@@ -73,7 +75,10 @@ export class Server {
       captures: () => this.#captures,
       sinks: () => this.#sinks,
       inboxes: () => this.#deliveries,
-      more: app => deliveryRoutes(app, () => this.#deliveries),
+      more: app => {
+        deliveryRoutes(app, () => this.#deliveries);
+        webhookRoutes(app, () => this.#deliveries);
+      },
     });
   }
 
@@ -235,10 +240,18 @@ export class Server {
         heartbeatMs: settings.deliverHeartbeatMs,
         compression: settings.deliverCompression,
       },
+      webhooks: {
+        workers: settings.deliverWebhookWorkers,
+        leaseMs: settings.deliverWebhookLeaseMs,
+        pollMs: settings.deliverWebhookPollMs,
+        allow: settings.deliverWebhookAllow,
+      },
+      references: { env: process.env, cwd: process.cwd() },
       ingest: log && topics && { log, topics, term: () => ({ brokerId: settings.nodeId, epoch: log.epoch }) },
     });
     this.#lifecycle.add(deliveries);
     observeDeliveries(this.registry, () => deliveries.status());
+    observeWebhooks(this.registry, () => deliveries.webhooks());
     await deliveries.start();
     this.#deliveries = deliveries;
   }
@@ -264,8 +277,8 @@ export class Server {
 
   async #checkExternal(url: string): Promise<void> {
     const { databasePoolSize, logWriterConnections, logReaderConnections } = this.settings;
-    // One more holds the leadership.
-    const report = await checkDatabase(url, databasePoolSize + logWriterConnections + logReaderConnections + 1);
+    // One more holds the leadership, one hears of webhooks.
+    const report = await checkDatabase(url, databasePoolSize + logWriterConnections + logReaderConnections + 2);
     for (const warning of report.warnings) this.logger.warn({ database: report.database }, warning);
     const description = `PostgreSQL ${report.version}, database ${report.database} as ${report.role}`;
     this.#database = { description, url, embedded: undefined };

@@ -3,6 +3,7 @@ import { type ClientRequest, type IncomingMessage, request } from 'node:http';
 import { pino } from 'pino';
 import { Deliveries, type DeliveriesOptions } from '../src/deliver/deliveries.ts';
 import { deliveryRoutes } from '../src/deliver/routes.ts';
+import { webhookRoutes } from '../src/deliver/webhooks/routes.ts';
 import { HttpServer } from '../src/http/server.ts';
 import { buildBatch } from '../src/protocol/records.ts';
 import { createRegistry } from '../src/runtime/metrics.ts';
@@ -31,7 +32,7 @@ export interface StreamEvent {
   readonly data: string;
 }
 
-type Overrides = Partial<Pick<DeliveriesOptions, 'access' | 'limits'>> & {
+type Overrides = Partial<Pick<DeliveriesOptions, 'access' | 'limits' | 'webhooks'>> & {
   readonly fills?: boolean;
   readonly port?: number;
   readonly tls?: { readonly cert: string; readonly key: string };
@@ -45,6 +46,12 @@ export const limits = {
   stallMs: 60_000,
   heartbeatMs: 15_000,
   compression: true,
+};
+
+/** What env:… of a definition refers to. */
+export const secrets = {
+  WEBHOOK_SECRET: `whsec_${Buffer.alloc(32, 1).toString('base64')}`,
+  WEBHOOK_SECRET_NEW: `whsec_${Buffer.alloc(32, 2).toString('base64')}`,
 };
 
 export const openAccess = {
@@ -101,6 +108,8 @@ export async function openDeliverRig(options: Partial<LogOptions> = {}): Promise
         file: 'millrace.yaml',
         access: openAccess,
         limits,
+        webhooks: { workers: 32, leaseMs: 60_000, pollMs: 60_000, allow: ['127.0.0.1'] },
+        references: { env: secrets, cwd: '/' },
         ingest: fills ? { log, topics, term: () => ({ brokerId: 1, epoch: log.epoch }) } : undefined,
         ...overrides,
       });
@@ -112,7 +121,10 @@ export async function openDeliverRig(options: Partial<LogOptions> = {}): Promise
         readiness: async () => undefined,
         readStatus: async () => undefined,
         inboxes: () => deliveries,
-        more: app => deliveryRoutes(app, () => deliveries),
+        more: app => {
+          deliveryRoutes(app, () => deliveries);
+          webhookRoutes(app, () => deliveries);
+        },
       });
       await http.start();
       await deliveries.start();
@@ -122,7 +134,7 @@ export async function openDeliverRig(options: Partial<LogOptions> = {}): Promise
         url: `${tls ? 'https' : 'http'}://127.0.0.1:${http.address.port}`,
         stop() {
           stopped ??= (async () => {
-            deliveries.drain();
+            await deliveries.drain();
             await deliveries.stop(AbortSignal.abort());
             await http.stop(AbortSignal.abort());
           })();

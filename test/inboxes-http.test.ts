@@ -35,6 +35,8 @@ test('an inbox is made, paused over a restart, resumed and deleted over HTTP', a
   assert.equal(made.status, 201);
   assert.deepEqual([made.body.origin, made.body.definition], ['http', definition]);
   await send('1');
+  // It looks for inboxes that are new to it once a second at most.
+  await eventually(async () => (await fetch(`${serving.url}/v1/notifications/ada`)).ok);
   const stream = await StreamClient.open(`${serving.url}/v1/stream?subscriber=ada`);
   await stream.received(1);
 

@@ -11,6 +11,7 @@ import { WriteLane } from '../storage/write-lane.ts';
 import type { InboxDefinition } from './definition.ts';
 import type { Entry } from './event.ts';
 import { Inbox } from './inbox.ts';
+import { describeWebhook } from './webhooks/description.ts';
 
 /** A partition that the inbox reads. */
 export interface Place {
@@ -71,15 +72,17 @@ export class Appender {
     term: () => Term,
   ): Promise<{ appender: Appender; paused: boolean }> {
     const lane = new WriteLane(pool, term);
-    const { name, acknowledge } = definition;
-    const { rows } = await lane.transaction(client =>
-      client.query<{ id: number; paused: boolean }>(
-        `INSERT INTO kafka.inboxes AS i (name, acknowledge) VALUES ($1, $2)
-         ON CONFLICT (name) DO UPDATE SET acknowledge = excluded.acknowledge RETURNING inbox_id AS id, paused`,
-        [name, acknowledge],
-      ),
-    );
-    const { id, paused } = rows[0]!;
+    const { name, acknowledge, channel, webhook } = definition;
+    const { id, paused } = await lane.transaction(async client => {
+      const { rows } = await client.query<{ id: number; paused: boolean }>(
+        `INSERT INTO kafka.inboxes AS i (name, acknowledge, channel) VALUES ($1, $2, $3)
+         ON CONFLICT (name) DO UPDATE SET acknowledge = excluded.acknowledge, channel = excluded.channel
+         RETURNING inbox_id AS id, paused`,
+        [name, acknowledge, channel],
+      );
+      await describeWebhook(client, rows[0]!.id, webhook);
+      return rows[0]!;
+    });
     return { appender: new Appender(pool, definition, term, lane, new Inbox(pool, { id, name, acknowledge })), paused };
   }
 
@@ -97,7 +100,7 @@ export class Appender {
          WHERE inbox_id = $1 ORDER BY first_seq DESC LIMIT 1`,
         [id],
       );
-      if (parts[0] === undefined) await client.query('SELECT kafka.inbox_open_part($1, 1)', [id]);
+      if (parts[0] === undefined) await this.#openPart(client, 1n);
       const { rows: keys } = await client.query<KeyTable>(
         `SELECT keys_id AS id, opened_at AS "openedAt" FROM kafka.inbox_key_tables WHERE inbox_id = $1 ORDER BY keys_id DESC`,
         [id],
@@ -270,10 +273,16 @@ export class Appender {
     const keysAreDue = age(this.#keys[0]!.openedAt) >= window;
     if (!partIsDue && !keysAreDue) return;
     await this.#lane.transaction(async client => {
-      if (partIsDue) await client.query('SELECT kafka.inbox_open_part($1, $2)', [this.inbox.id, this.#next]);
+      if (partIsDue) await this.#openPart(client, this.#next);
       if (keysAreDue) await client.query('SELECT kafka.inbox_open_keys($1)', [this.inbox.id]);
     });
     await this.#readTables();
+  }
+
+  async #openPart(client: pg.PoolClient, first: bigint): Promise<void> {
+    const opened = 'kafka.inbox_open_part($1, $2)';
+    const text = this.#definition.webhook === undefined ? opened : `kafka.webhook_index(${opened})`;
+    await client.query(`SELECT ${text}`, [this.inbox.id, first]);
   }
 
   /** What is in a table is as old as the next one at least. Each goes by itself, so that a reader of one delays no other. */

@@ -1,8 +1,10 @@
 // What an inbox is told to do: a part of millrace.yaml, `deliver.<name>`. Read with zod, unknown keys refused.
 import { z } from 'zod';
-import { type DefinitionPlace, parseDefinition } from '../runtime/definition.ts';
-import { BadValue, milliseconds } from '../runtime/setting-types.ts';
+import { type DefinitionPlace, keyIn, parseDefinition } from '../runtime/definition.ts';
+import { OperationalError } from '../runtime/errors.ts';
+import type { ReferenceSources } from '../runtime/references.ts';
 import { type Origin, parseOrigin } from './origin.ts';
+import { duration, readKeys, type WebhookSettings, webhookSchema } from './webhooks/definition.ts';
 
 const originSchema = z.string().transform((text, context): Origin => {
   const origin = parseOrigin(text);
@@ -11,17 +13,6 @@ const originSchema = z.string().transform((text, context): Origin => {
   context.addIssue({ code: 'custom', message });
   return z.NEVER;
 });
-
-const duration = (min: number) =>
-  z.coerce.string().transform((text, context) => {
-    try {
-      return milliseconds({ min }).parse(text);
-    } catch (error) {
-      if (!(error instanceof BadValue)) throw error;
-      context.addIssue({ code: 'custom', message: error.message });
-      return z.NEVER;
-    }
-  });
 
 const definitionSchema = z
   .strictObject({
@@ -40,6 +31,9 @@ const definitionSchema = z
     data: originSchema.prefault('value'),
     /** written: a subscriber is moved on by what has been written to its connection; client: by POST /v1/ack. */
     acknowledge: z.enum(['written', 'client']).default('written'),
+    /** Who reads it; both where there is a webhook. */
+    channel: z.enum(['sse', 'webhook', 'both']).optional(),
+    webhook: webhookSchema.optional(),
     /** How long an event is kept, read or not, ms. */
     retention: duration(60_000).prefault('7d'),
     /** How long an id is remembered at least, ms. */
@@ -55,17 +49,40 @@ const nameSchema = z
 
 type Read = z.infer<typeof definitionSchema>;
 
-export interface InboxDefinition extends Omit<Read, 'group'> {
+export interface InboxDefinition extends Omit<Read, 'group' | 'channel' | 'webhook'> {
   readonly name: string;
   readonly group: string;
+  readonly channel: 'sse' | 'webhook' | 'both';
+  /** Undefined where the channel is sse. */
+  readonly webhook: WebhookSettings | undefined;
 }
 
-/** Throws an OperationalError that names the file, the key, and what was expected. */
-export function readDefinition(name: string, value: unknown, file: string | undefined): InboxDefinition {
+/** Throws an OperationalError that names the file, the key, and what was expected. With `references`, secrets are looked up. */
+export function readDefinition(
+  name: string,
+  value: unknown,
+  file: string | undefined,
+  references?: ReferenceSources,
+): InboxDefinition {
   const place: DefinitionPlace = { path: ['deliver', name], file };
   parseDefinition(nameSchema, name, place);
   const read = parseDefinition(definitionSchema, value, place);
-  return Object.freeze({ ...read, name, group: read.group ?? `deliver-${name}` });
+  const { webhook, channel = webhook === undefined ? 'sse' : 'both' } = read;
+  if ((channel === 'sse') !== (webhook === undefined)) {
+    throw new OperationalError(
+      `${keyIn(place, 'channel')} is ${channel}, ${webhook === undefined ? 'without' : 'with'} settings of a webhook`,
+      { code: 'BAD_SETTING', hint: webhook === undefined ? 'give webhook its secrets' : 'remove one of the two' },
+    );
+  }
+  if (webhook !== undefined && references !== undefined) readKeys(name, webhook, references);
+  const lastRetry = webhook?.retries.reduce((sum, wait) => sum + wait, 0) ?? 0;
+  if (lastRetry > read.retention) {
+    throw new OperationalError(`${keyIn(place, 'webhook', 'retries')} take longer than events are kept`, {
+      code: 'BAD_SETTING',
+      hint: `give retries that sum up to less, or a retention above ${lastRetry} ms`,
+    });
+  }
+  return Object.freeze({ ...read, name, channel, webhook, group: read.group ?? `deliver-${name}` });
 }
 
 /** Whether one of the patterns is the topic's; * stands for any characters. */

@@ -3,14 +3,21 @@
 import type { Logger } from 'pino';
 import type { Pool } from '../postgres/pool.ts';
 import type { Part } from '../runtime/lifecycle.ts';
+import type { ReferenceSources } from '../runtime/references.ts';
 import { PipelineError } from '../storage/pipelines.ts';
 import { Access, type AccessOptions } from './access.ts';
 import { Channel } from './channel.ts';
-import type { InboxRow } from './inbox.ts';
+import type { InboxDefinition } from './definition.ts';
+import type { Inbox, InboxRow } from './inbox.ts';
 import { type FilledInbox, Inboxes, type InboxesOptions } from './inboxes.ts';
 import { type IngestCounters, noCounters } from './ingest.ts';
 import { RequestRate, Turnstile } from './limits.ts';
 import { Listener } from './listener.ts';
+import { Administration } from './webhooks/administration.ts';
+import { DeadLetters } from './webhooks/dead-letters.ts';
+import { deadLetterTopicOf } from './webhooks/definition.ts';
+import type { WebhookStatus } from './webhooks/dispatcher.ts';
+import { type WebhookLimits, Webhooks } from './webhooks/webhooks.ts';
 
 export interface DeliveriesOptions {
   readonly databaseUrl: string;
@@ -22,6 +29,9 @@ export interface DeliveriesOptions {
   readonly file: string | undefined;
   readonly access: AccessOptions;
   readonly limits: DeliveryLimits;
+  readonly webhooks: WebhookLimits;
+  /** Of the secrets that webhooks are signed with. */
+  readonly references: ReferenceSources;
   /** Undefined in a process that does not lead the log. */
   readonly ingest: InboxesOptions['ingest'] | undefined;
 }
@@ -67,11 +77,16 @@ const lookAgainMs = 1000;
 export class Deliveries implements Part {
   readonly name = 'delivery';
   readonly access: Access;
+  readonly administration: Administration;
   readonly limits: DeliveryLimits;
   readonly rate: RequestRate;
   readonly turns = new Turnstile(readsAtOnce, maxWaitingReads);
   readonly #options: DeliveriesOptions;
   readonly #channels = new Map<string, Channel>();
+  /** Inboxes that this process fills for webhooks alone. */
+  readonly #unstreamed = new Set<string>();
+  readonly #deadLetters = new Map<string, DeadLetters>();
+  readonly #webhooks: Webhooks;
   readonly #timers: NodeJS.Timeout[] = [];
   /** Undefined where others fill them. */
   readonly #inboxes: Inboxes | undefined;
@@ -85,15 +100,23 @@ export class Deliveries implements Part {
     this.limits = options.limits;
     this.rate = new RequestRate(options.limits.requestsPerSecond);
     this.access = new Access(options.access);
-    const { pool, logger, definitions, file, ingest } = options;
+    this.administration = new Administration(options.pool);
+    const { databaseUrl, pool, logger, definitions, file, references, ingest } = options;
+    this.#webhooks = new Webhooks({
+      ...{ databaseUrl, pool, logger, references, limits: options.webhooks },
+      onChanged: () => {
+        for (const deadLetters of this.#deadLetters.values()) deadLetters.look();
+      },
+    });
     if (ingest === undefined) return;
     this.#inboxes = new Inboxes({
       pool,
       logger,
       definitions,
       file,
+      references,
       ingest,
-      onOpened: inbox => this.#add(inbox),
+      onOpened: (inbox, definition) => this.#opened(inbox, definition),
       onAppended: (name, events, end) => this.#channels.get(name)?.feed.offer(events, end),
       onDeleted: name => this.#remove(name),
       assertServable: () => this.access.assertServable(),
@@ -125,7 +148,21 @@ export class Deliveries implements Part {
       });
       this.#listener.start();
     }
+    await this.#webhooks.start();
     this.#startTimers();
+  }
+
+  #opened(inbox: Inbox, { name, channel, webhook }: InboxDefinition): void {
+    this.#add(inbox);
+    if (channel === 'webhook') this.#unstreamed.add(name);
+    if (webhook === undefined) return;
+    const { pool, logger, ingest } = this.#options;
+    const { log, topics } = ingest!;
+    const topic = deadLetterTopicOf(name, webhook);
+    const deadLetters = new DeadLetters({ pool, logger, log, topics, inbox, topic });
+    this.#deadLetters.set(name, deadLetters);
+    deadLetters.look();
+    void this.#webhooks.look();
   }
 
   #add(row: ConstructorParameters<typeof Channel>[0]): Channel {
@@ -138,7 +175,11 @@ export class Deliveries implements Part {
   async #remove(name: string): Promise<void> {
     const channel = this.#channels.get(name);
     this.#channels.delete(name);
+    this.#unstreamed.delete(name);
     await channel?.stop();
+    await this.#webhooks.forget(name);
+    await this.#deadLetters.get(name)?.stop();
+    this.#deadLetters.delete(name);
   }
 
   #startTimers(): void {
@@ -166,8 +207,9 @@ export class Deliveries implements Part {
   /** The inbox of the name; the only one where none is named. */
   async channel(name: string | undefined): Promise<Channel | undefined> {
     const find = (): Channel | undefined => {
-      if (name !== undefined) return this.#channels.get(name);
-      return this.#channels.size === 1 ? [...this.#channels.values()][0] : undefined;
+      const names = [...this.#channels.keys()].filter(candidate => !this.#unstreamed.has(candidate));
+      const wanted = name ?? (names.length === 1 ? names[0] : undefined);
+      return wanted !== undefined && names.includes(wanted) ? this.#channels.get(wanted) : undefined;
     };
     const found = find();
     if (found !== undefined || this.#listener === undefined || Date.now() - this.#lookedAt < lookAgainMs) return found;
@@ -179,7 +221,7 @@ export class Deliveries implements Part {
   async #look(): Promise<void> {
     this.#lookedAt = Date.now();
     const { rows } = await this.#options.pool.query<InboxRow>(
-      'SELECT inbox_id AS id, name, acknowledge FROM kafka.inboxes ORDER BY inbox_id',
+      `SELECT inbox_id AS id, name, acknowledge FROM kafka.inboxes WHERE channel <> 'webhook' ORDER BY inbox_id`,
     );
     for (const row of rows) {
       if (this.#channels.has(row.name)) continue;
@@ -258,16 +300,23 @@ export class Deliveries implements Part {
     };
   }
 
-  /** Ends connections, so that HTTP can close. */
-  drain(): void {
+  webhooks(): WebhookStatus[] {
+    return this.#webhooks.status();
+  }
+
+  /** Ends connections, so that HTTP can close; waits for webhooks under way. */
+  async drain(): Promise<void> {
     this.#draining = true;
     for (const channel of this.#channels.values()) channel.end();
+    await this.#webhooks.drain();
   }
 
   async stop(hurry: AbortSignal): Promise<void> {
     this.#draining = true;
     for (const timer of this.#timers) clearInterval(timer);
     await this.#inboxes?.stop(hurry);
+    await this.#webhooks.stop();
+    await Promise.all(Array.from(this.#deadLetters.values(), deadLetters => deadLetters.stop()));
     await this.#listener?.stop();
     await Promise.all(Array.from(this.#channels.values(), channel => channel.stop()));
   }

@@ -3,6 +3,7 @@
 import type { Logger } from 'pino';
 import type { Pool } from '../postgres/pool.ts';
 import { OperationalError } from '../runtime/errors.ts';
+import type { ReferenceSources } from '../runtime/references.ts';
 import { type Defined, define, refusing } from '../storage/pipeline-definition.ts';
 import { PipelineTurns } from '../storage/pipeline-turns.ts';
 import { PipelineError, Pipelines } from '../storage/pipelines.ts';
@@ -21,8 +22,10 @@ export interface InboxesOptions {
   readonly definitions: Readonly<Record<string, unknown>>;
   /** The millrace.yaml they are in. */
   readonly file: string | undefined;
+  /** Of the secrets of webhooks. */
+  readonly references: ReferenceSources;
   /** An inbox is there to be served. */
-  readonly onOpened: (inbox: Inbox) => void;
+  readonly onOpened: (inbox: Inbox, definition: InboxDefinition) => void;
   /** What has been committed, in order, up to number `end`. */
   readonly onAppended: (inbox: string, events: readonly InboxEvent[], end: bigint) => void;
   /** It is about to be dropped: nobody may read it any more. */
@@ -63,11 +66,11 @@ export class Inboxes {
   /** Throws an OperationalError for a definition of the file that cannot be understood. */
   constructor(options: InboxesOptions) {
     this.#options = options;
-    const { pool, ingest, definitions, file, assertServable } = options;
+    const { pool, ingest, definitions, file, references, assertServable } = options;
     this.#pipelines = new Pipelines('inbox', pool, ingest.term);
     this.#lane = new WriteLane(pool, ingest.term);
     for (const [name, written] of Object.entries(definitions)) {
-      const definition = readDefinition(name, written, file);
+      const definition = readDefinition(name, written, file, references);
       const clash = this.#clash(definition);
       if (clash) throw clash;
       this.#add(name, 'file', written, definition);
@@ -120,7 +123,7 @@ export class Inboxes {
         );
       }
       refusing(() => this.#options.assertServable());
-      const definition = refusing(() => readDefinition(name, written, undefined));
+      const definition = refusing(() => readDefinition(name, written, undefined, this.#options.references));
       const clash = this.#clash(definition);
       if (clash) throw new PipelineError('exists', clash.message, clash.hint);
       const entry = this.#add(name, 'http', written, definition);
@@ -214,11 +217,11 @@ export class Inboxes {
   }
 
   #define(entry: Entry): InboxDefinition | undefined {
-    const { logger, file } = this.#options;
+    const { logger, file, references } = this.#options;
     const { name, origin, written } = entry;
     return define(
       entry,
-      () => readDefinition(name, written, origin === 'file' ? file : undefined),
+      () => readDefinition(name, written, origin === 'file' ? file : undefined, references),
       ({ message: reason, hint }) => logger.error({ inbox: name, reason, hint }, 'an inbox has failed'),
     );
   }
@@ -232,7 +235,7 @@ export class Inboxes {
     if (entry.appender === undefined) {
       const { appender, paused } = await Appender.open(pool, definition, ingest.term);
       Object.assign(entry, { appender, paused });
-      onOpened(appender.inbox);
+      onOpened(appender.inbox, definition);
     }
     const { name, appender } = entry;
     if (entry.paused || appender === undefined) return;

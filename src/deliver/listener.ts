@@ -11,6 +11,8 @@ export interface ListenerOptions {
   readonly logger: Logger;
   readonly onReached: (inboxId: number, partId: number, end: bigint) => void;
   readonly onDropped: (inboxId: number) => void;
+  /** Endpoints, leases or dead letters are others. */
+  readonly onWebhooks?: () => void;
   /** Notifications may have been missed. */
   readonly onConnected: () => Promise<void>;
 }
@@ -56,7 +58,7 @@ export class Listener {
 
   /** Until the connection is lost or the listener stops. */
   async #listen(): Promise<void> {
-    const { databaseUrl, onReached, onDropped, onConnected } = this.#options;
+    const { databaseUrl, onReached, onDropped, onWebhooks, onConnected } = this.#options;
     const client = new PostgresClient(databaseUrl, {
       application_name: 'millrace listener',
       connectionTimeoutMillis: 10_000,
@@ -72,6 +74,7 @@ export class Listener {
       const [inbox, part, end] = payload.split(' ');
       if (end !== undefined && /^\d+$/.test(end)) onReached(Number(inbox), Number(part), BigInt(end));
       else if (part === 'dropped') onDropped(Number(inbox));
+      else if (payload === 'webhooks') onWebhooks?.();
     });
     await client.connect();
     await client.query(settleSession);

@@ -6,7 +6,6 @@
 //                    ├──────▶ failed (with the way out)      stopped, from anywhere
 //                    └──────▶ done (snapshot: only)
 import { mkdirSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { formatLsn, type Lsn, noLsn, parseLsn } from '../postgres/lsn.ts';
 import type { Pool } from '../postgres/pool.ts';
@@ -17,20 +16,16 @@ import type { Log } from '../storage/log.ts';
 import type { TopicSettings } from '../storage/topic-config.ts';
 import type { Term, Topic, Topics } from '../storage/topics.ts';
 import { WriteLane } from '../storage/write-lane.ts';
-import { ChangeWriter } from './change-writer.ts';
+import { CaptureRun, type CaptureTotals, SnapshotDone } from './capture-run.ts';
 import { type CaptureDefinition, isOutbox, matches } from './definition.ts';
 import type { Destination } from './destination.ts';
 import { followLineage } from './lineage.ts';
 import { LogDestination } from './log-destination.ts';
-import { Membership, type TableNotice } from './membership.ts';
-import { Outlet } from './outlet.ts';
-import { Partitions } from './partitions.ts';
-import { ProduceWriter } from './produce-writer.ts';
+import type { TableNotice } from './membership.ts';
 import { RemoteDestination, type RemoteStatus } from './remote-destination.ts';
-import { SnapshotJobs } from './snapshot-jobs.ts';
-import { type SnapshotStatus, Snapshots } from './snapshots.ts';
+import type { SnapshotStatus } from './snapshots.ts';
 import { CaptureError, GapError, publicationGone, type SlotState, Source, type SourceTable } from './source.ts';
-import { ChangeStream, emptySpoolDirectory } from './stream.ts';
+import { emptySpoolDirectory } from './stream.ts';
 
 export interface CaptureContext {
   /** The log's own database. */
@@ -83,17 +78,18 @@ export interface CaptureStatus {
   readonly target: RemoteStatus | undefined;
 }
 
-/** Nothing is left to do, with snapshot: only. */
-class SnapshotDone extends Error {
-  override name = 'SnapshotDone';
+/** What a run begins with. */
+interface Begun {
+  readonly captureId: number;
+  readonly from: Lsn;
+  /** Those that are published. */
+  readonly tables: readonly SourceTable[];
 }
 
 const slotCheckMs = 10_000;
 /** SQLSTATE object_in_use. */
 const slotInUse = '55006';
 const defaultTablesEveryMs = 5000;
-/** While those who wrote to a new table are waited for. */
-const settlingMs = 500;
 /** Less than this until the slot is invalidated, and people are told. */
 const worryBytes = 512n * 1024n * 1024n;
 
@@ -110,16 +106,16 @@ export class Capture {
   #reason: string | undefined;
   #hint: string | undefined;
   #running: Promise<void> | undefined;
-  #stream: ChangeStream | undefined;
-  #outlet: Outlet | undefined;
-  /** The last ones there were. */
-  #snapshots: Snapshots | undefined;
-  #membership: Membership | undefined;
+  /** While there is one. */
+  #run: CaptureRun | undefined;
+  /** The last one there was. */
+  #newest: CaptureRun | undefined;
   #slot: SlotState | undefined;
   #remote: RemoteDestination | undefined;
   #confirmed: Lsn = noLsn;
   #deadLetters = 0;
-  readonly #totals = { transactions: 0, changes: 0, records: 0, bytes: 0, spooledBytes: 0 };
+  /** Of all runs that have ended. */
+  readonly #totals: CaptureTotals = { transactions: 0, changes: 0, records: 0, bytes: 0, spooledBytes: 0 };
 
   constructor(context: CaptureContext, { definition, produceKey, onState, tablesEveryMs }: CaptureOptions) {
     this.#context = context;
@@ -136,37 +132,34 @@ export class Capture {
   }
 
   start(): void {
-    this.#running ??= this.#run();
+    this.#running ??= this.#keepRunning();
   }
 
   /** Appends what has arrived, and lets the slot go. Once `hurry` is aborted, waits for nothing more. */
   async stop(hurry?: AbortSignal): Promise<void> {
     this.#stopping.abort();
     await Promise.race(hurry ? [this.#running, aborted(hurry)] : [this.#running]);
-    this.#outlet?.abandon();
+    this.#run?.outlet.abandon();
     this.#become('stopped');
   }
 
   status(): CaptureStatus {
-    const counters = this.#stream?.counters;
-    const outlet = this.#outlet;
+    const run = this.#run;
+    const { outlet, stream } = run ?? {};
     const behind = outlet !== undefined && !outlet.idle;
+    const newest = this.#newest;
     return {
       name: this.name,
       state: this.#state,
       reason: this.#reason,
       hint: this.#hint,
-      confirmedLsn: formatLsn(this.#stream?.confirmed ?? this.#confirmed),
-      transactions: this.#totals.transactions + (counters?.transactions ?? 0),
-      changes: this.#totals.changes + (counters?.changes ?? 0),
-      records: this.#totals.records + (outlet?.records ?? 0),
-      bytes: this.#totals.bytes + (outlet?.bytes ?? 0),
-      spooledBytes: this.#totals.spooledBytes + (counters?.spooledBytes ?? 0),
+      confirmedLsn: formatLsn(stream?.confirmed ?? this.#confirmed),
+      ...sumOf(this.#totals, run?.totals),
       deadLetters: this.#deadLetters,
-      snapshots: this.#snapshots?.status() ?? [],
-      tables: (this.#membership?.tables ?? []).map(table => `${table.schema}.${table.name}`),
-      notices: this.#membership?.notices ?? [],
-      lagMs: behind && counters ? Math.max(0, Date.now() - counters.newestCommitMs) : 0,
+      snapshots: newest?.snapshots.status() ?? [],
+      tables: (newest?.membership.tables ?? []).map(table => `${table.schema}.${table.name}`),
+      notices: newest?.membership.notices ?? [],
+      lagMs: behind && stream ? Math.max(0, Date.now() - stream.counters.newestCommitMs) : 0,
       slot: this.#slot,
       target: this.#remote?.status(),
     };
@@ -179,7 +172,7 @@ export class Capture {
     this.#onState?.(state, reason, hint);
   }
 
-  async #run(): Promise<void> {
+  async #keepRunning(): Promise<void> {
     let wait = backoff({ firstMs: 100, maxMs: 10_000 });
     const standby = backoff({ firstMs: 500, maxMs: 4000 });
     while (!this.#stopping.signal.aborted) {
@@ -190,8 +183,8 @@ export class Capture {
       } catch (thrown) {
         error = thrown as Error;
       }
-      this.#stream = undefined;
-      this.#keepTotals();
+      Object.assign(this.#totals, sumOf(this.#totals, this.#run?.totals));
+      this.#run = undefined;
       if (this.#stopping.signal.aborted) return;
       if (error instanceof SnapshotDone) {
         this.#logger.info('the tables have been read, and nothing more was asked for');
@@ -213,154 +206,79 @@ export class Capture {
     }
   }
 
-  #keepTotals(): void {
-    const outlet = this.#outlet;
-    this.#outlet = undefined;
-    this.#totals.records += outlet?.records ?? 0;
-    this.#totals.bytes += outlet?.bytes ?? 0;
-  }
-
   /** Streams until it breaks; resolves with the reason. */
   async #attempt(): Promise<Error> {
     const { databaseUrl, spoolDirectory } = this.#context;
     const definition = this.#definition;
-    // A remote target has a default of its own.
-    const defaultPartitions = definition.target ? -1 : this.#context.defaultPartitions;
-    const sourceUrl = definition.source ?? databaseUrl;
-    let onLost: (error: Error) => void = () => {};
-    const source = await Source.open(sourceUrl, error => onLost(error));
-    let outlet: Outlet | undefined;
-    let snapshots: Snapshots | undefined;
+    const { signal } = this.#stopping;
+    let run: CaptureRun | undefined;
+    const source = await Source.open(definition.source ?? databaseUrl, error => run?.fail(error));
     let slotTimer: NodeJS.Timeout | undefined;
-    let looking: Promise<void> | undefined;
-    const over = new AbortController();
     const directory = `${spoolDirectory}/${definition.name}`;
     // Before it streams, nothing waits that is worth waiting for.
     const onStop = () => {
-      if (this.#stream === undefined) outlet?.abandon();
+      if (this.#state !== 'streaming') run?.outlet.abandon();
     };
-    this.#stopping.signal.addEventListener('abort', onStop);
+    signal.addEventListener('abort', onStop);
     try {
       const wanted = await source.tables(definition);
       if (definition.snapshot === 'only' && (await this.#isRead(wanted))) return new SnapshotDone();
-      // A slot is made only once every transaction that runs has ended, which may take hours.
-      const cancel = () => void source.cancel();
-      this.#stopping.signal.addEventListener('abort', cancel);
-      const { captureId, from, tables } = await this.#begin(source, wanted).finally(() =>
-        this.#stopping.signal.removeEventListener('abort', cancel),
-      );
-      this.#confirmed = from;
+      const begun = await this.#begin(source, wanted);
+      this.#confirmed = begun.from;
       emptySpoolDirectory(directory);
       mkdirSync(directory, { recursive: true, mode: 0o700 });
-
-      let broken: (error: Error) => void = () => {};
-      const ended = new Promise<Error>(resolve => {
-        broken = resolve;
-      });
-      let stream: ChangeStream | undefined;
-      const fail = (error: Error) => {
-        stream?.fail(error);
-        broken(error);
-      };
-      onLost = fail;
-      const destination = this.#destination(captureId, from);
-      outlet = new Outlet({ destination, memory: this.#context.log.memory, onFailed: fail });
-      await outlet.load();
-      this.#outlet = outlet;
-      const produce =
-        this.#produceKey &&
-        new ProduceWriter({ key: this.#produceKey, outlet, defaultPartitions, logger: this.#logger });
-      const writer = new ChangeWriter({
-        definition,
-        source,
-        outlet,
-        defaultPartitions,
-        ...(produce
-          ? { onMessage: (message, transaction, ordinal) => produce.message(message, transaction, ordinal) }
-          : {}),
-        onDeadLetter: (topic, reason) => {
-          this.#deadLetters++;
-          this.#logger.error({ topic, reason }, 'a record went to the dead letters');
-        },
-      });
-      snapshots = new Snapshots({
-        definition,
-        sourceUrl,
-        source,
-        outlet,
-        writer,
-        jobs: new SnapshotJobs(this.#lane, captureId),
-        logger: this.#logger,
-        onFailed: fail,
-        onDone: () => {
-          if (definition.snapshot === 'only') broken(new SnapshotDone());
-        },
-      });
-      await snapshots.load(tables);
-      this.#snapshots = snapshots;
-      const partitions = new Partitions(source, this.#lane, captureId);
-      await partitions.load();
-      await partitions.begin(tables);
-      const membership = new Membership(tables, {
-        definition,
-        source,
-        outlet,
-        snapshots,
-        partitions,
-        defaultPartitions,
-        logger: this.#logger,
-      });
-      this.#membership = membership;
-      stream = new ChangeStream({
-        sourceUrl,
-        source,
-        slot: definition.slot,
-        publication: definition.publication,
-        from,
-        outlet,
-        handler: snapshots.handler,
-        spoolDirectory: directory,
-        saveProgress: lsn => this.#saveProgress(captureId, lsn, destination),
-        onEnd: broken,
-      });
-      if (this.#stopping.signal.aborted) return new Error('stopping');
-      await stream.start();
-      this.#stream = stream;
+      run = this.#newRun(source, directory, begun);
+      this.#run = run;
+      this.#newest = run;
+      await run.load();
+      if (signal.aborted) return new Error('stopping');
+      await run.start();
       this.#become('streaming');
+      const { from, tables } = begun;
       this.#logger.info({ slot: definition.slot, from: formatLsn(from), tables: tables.length }, 'capturing');
-      snapshots.start();
-      looking = this.#look(membership, over.signal, fail);
-      slotTimer = setInterval(() => void this.#watch(source, fail), slotCheckMs);
-      void this.#watch(source, fail);
-      const error = (await unlessAborted(this.#stopping.signal, ended)) ?? new Error('stopping');
-      const { counters } = stream;
-      this.#totals.transactions += counters.transactions;
-      this.#totals.changes += counters.changes;
-      this.#totals.spooledBytes += counters.spooledBytes;
-      if (this.#stopping.signal.aborted || error instanceof SnapshotDone) {
-        await snapshots.stop();
-        await stream.stop();
-      }
-      if (error instanceof SnapshotDone) await source.dropSlot(definition.slot);
+      const watch = (watched: CaptureRun) => void this.#watch(source, watched);
+      slotTimer = setInterval(watch, slotCheckMs, run);
+      watch(run);
+      const error = (await unlessAborted(signal, run.broken)) ?? new Error('stopping');
+      const isDone = error instanceof SnapshotDone;
+      if (signal.aborted || isDone) await run.finish();
+      if (isDone) await source.dropSlot(definition.slot);
       return error;
     } finally {
-      this.#stopping.signal.removeEventListener('abort', onStop);
+      signal.removeEventListener('abort', onStop);
       clearInterval(slotTimer);
-      over.abort();
-      const quiet = snapshots?.stop();
-      await source.end();
-      await Promise.all([quiet, looking]);
-      // Until what is under way has ended, stored positions do not tell what the log has.
-      outlet?.abandon();
-      await outlet?.quiet();
+      if (run) await run.end();
+      else await source.end();
       emptySpoolDirectory(directory);
     }
   }
 
+  #newRun(source: Source, spoolDirectory: string, { captureId, from, tables }: Begun): CaptureRun {
+    const definition = this.#definition;
+    const { databaseUrl, defaultPartitions, log } = this.#context;
+    const destination = this.#destination(captureId, from);
+    return new CaptureRun({
+      ...{ definition, captureId, source, from, tables, destination, spoolDirectory },
+      sourceUrl: definition.source ?? databaseUrl,
+      memory: log.memory,
+      lane: this.#lane,
+      logger: this.#logger,
+      // A remote target has a default of its own.
+      defaultPartitions: definition.target ? -1 : defaultPartitions,
+      tablesEveryMs: this.#tablesEveryMs,
+      produceKey: this.#produceKey,
+      saveProgress: lsn => this.#saveProgress(captureId, lsn, destination),
+      onDeadLetter: (topic, reason) => {
+        this.#deadLetters++;
+        this.#logger.error({ topic, reason }, 'a record went to the dead letters');
+      },
+    });
+  }
+
   /** Has tables that match be read again. Returns how many; undefined where the capture does not stream. */
   async resnapshot(pattern: string): Promise<number | undefined> {
-    const [snapshots, membership] = [this.#snapshots, this.#membership];
-    if (this.#state !== 'streaming' || snapshots === undefined || membership === undefined) return undefined;
+    if (this.#state !== 'streaming' || this.#run === undefined) return undefined;
+    const { snapshots, membership } = this.#run;
     const tables = membership.tables.filter(
       ({ schema, name }) => matches([pattern], schema, name) && !isOutbox(this.#definition, schema, name),
     );
@@ -401,10 +319,19 @@ export class Capture {
   }
 
   /** Where to begin. Where changes have been lost, and it was said beforehand what to do then, everything begins anew. */
-  async #begin(
-    source: Source,
-    wanted: readonly SourceTable[],
-  ): Promise<{ captureId: number; from: Lsn; tables: readonly SourceTable[] }> {
+  async #begin(source: Source, wanted: readonly SourceTable[]): Promise<Begun> {
+    const { signal } = this.#stopping;
+    // A slot is made only once every transaction that runs has ended, which may take hours.
+    const cancel = () => void source.cancel();
+    signal.addEventListener('abort', cancel);
+    try {
+      return await this.#beginOrBeginAnew(source, wanted);
+    } finally {
+      signal.removeEventListener('abort', cancel);
+    }
+  }
+
+  async #beginOrBeginAnew(source: Source, wanted: readonly SourceTable[]): Promise<Begun> {
     const { name, slot, snapshot } = this.#definition;
     const begin = async () => {
       const { captureId, confirmed } = await this.#register();
@@ -484,23 +411,9 @@ export class Capture {
     await this.#lane.transaction(client => client.query(query, [captureId, made]));
   }
 
-  /** Now and then, until `over`. */
-  async #look(membership: Membership, over: AbortSignal, fail: (error: Error) => void): Promise<void> {
-    if (this.#definition.tables.length === 0) return; // kafka.produce's
+  async #watch(source: Source, run: CaptureRun): Promise<void> {
     try {
-      while (!over.aborted) {
-        await membership.look();
-        const wait = membership.isSettling ? Math.min(settlingMs, this.#tablesEveryMs) : this.#tablesEveryMs;
-        await delay(wait, undefined, { signal: over });
-      }
-    } catch (error) {
-      if (!over.aborted && !this.#stopping.signal.aborted) fail(error as Error);
-    }
-  }
-
-  async #watch(source: Source, fail: (error: Error) => void): Promise<void> {
-    try {
-      if (!(await source.isPublished(this.#definition))) fail(publicationGone(this.#definition, this.#confirmed));
+      if (!(await source.isPublished(this.#definition))) run.fail(publicationGone(this.#definition, this.#confirmed));
       const slot = await source.slot(this.#definition.slot);
       this.#slot = slot;
       if (slot?.safeBytes != null && slot.safeBytes < worryBytes) {
@@ -513,6 +426,16 @@ export class Capture {
       // The stream itself tells of a source that is lost.
     }
   }
+}
+
+function sumOf(ended: CaptureTotals, running: CaptureTotals | undefined): CaptureTotals {
+  return {
+    transactions: ended.transactions + (running?.transactions ?? 0),
+    changes: ended.changes + (running?.changes ?? 0),
+    records: ended.records + (running?.records ?? 0),
+    bytes: ended.bytes + (running?.bytes ?? 0),
+    spooledBytes: ended.spooledBytes + (running?.spooledBytes ?? 0),
+  };
 }
 
 /** What ended a stream and will not get better by itself. */

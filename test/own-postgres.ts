@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { EmbeddedPostgres } from '../src/postgres/embedded.ts';
-import { findInstallation, type Installation, majorVersion } from '../src/postgres/embedded-binaries.ts';
+import type { Installation } from '../src/postgres/embedded-binaries.ts';
 import { onServer } from './database.ts';
-import { findOtherPostgres } from './other-postgres.ts';
+import { findPostgres } from './other-postgres.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -80,9 +80,7 @@ async function installationUnderTest(): Promise<Installation> {
     client.query<{ version: number }>(`SELECT current_setting('server_version_num')::int AS version`),
   );
   const major = Math.floor(rows[0]!.version / 10_000);
-  const embedded = findInstallation();
-  if (majorVersion(embedded) === major) return embedded;
-  const other = findOtherPostgres(root);
-  if (typeof other === 'string' || majorVersion(other) !== major) throw new Error(`no programs of PostgreSQL ${major}`);
-  return other;
+  const found = findPostgres(major, root);
+  if (typeof found === 'string') throw new Error(found);
+  return found;
 }

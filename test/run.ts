@@ -1,5 +1,6 @@
 // The test run: checks, then every *.test.ts on a throwaway embedded PostgreSQL, then those that use a database again
-// on another major version. Arguments are parts of file names, and flags for node's test runner.
+// on another major version. Arguments are parts of file names, and flags for node's test runner. With
+// MILLRACE_TEST_POSTGRES=16 the files named run on PostgreSQL 16 instead, the machine's or npm's.
 import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { EmbeddedPostgres } from '../src/postgres/embedded.ts';
 import { type Installation, majorVersion } from '../src/postgres/embedded-binaries.ts';
-import { findOtherPostgres } from './other-postgres.ts';
+import { findOtherPostgres, findPostgres } from './other-postgres.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const temporary = mkdtempSync(join(tmpdir(), 'millrace-test-'));
@@ -56,6 +57,16 @@ async function main(): Promise<void> {
   const all = findTests();
   const files = all.filter(file => filters.length === 0 || filters.some(filter => file.includes(trimmed(filter))));
   if (files.length === 0) throw new Error(`no test file has ${filters.join(' or ')} in its name`);
+  const asked = process.env.MILLRACE_TEST_POSTGRES;
+  if (asked !== undefined) {
+    const installation = findPostgres(Number(asked), root);
+    if (typeof installation === 'string') throw new Error(installation);
+    await runOn(
+      installation,
+      files.filter(file => usesDatabase(file)),
+    );
+    return report();
+  }
   if (filters.length === 0) await check();
   await runOn(undefined, files);
   if (filters.length === 0) {

@@ -5,7 +5,6 @@
 // PostgreSQL does not keep when a partition was attached. But rows of the catalogue say which transaction wrote them: one
 // that was made as a partition has its columns and its place in the tree from the same. A table that was made, filled and
 // attached in one transaction has at its very beginning a row of an earlier command of that transaction than its place.
-
 import { codeOf } from '../runtime/errors.ts';
 import type { WriteLane } from '../storage/write-lane.ts';
 import type { TableName } from './definition.ts';

@@ -50,12 +50,13 @@ export class Spool {
   async replay(
     message: (bytes: Buffer, start: number, end: number, walStart: Lsn) => void | Promise<void>,
   ): Promise<void> {
-    let rest: Buffer = Buffer.alloc(0);
-    const take = async (chunk: Buffer): Promise<void> => {
+    /** Of a message that is not whole, at the beginning of the next chunk. */
+    let kept = 0;
+    const take = async (chunk: Buffer, length: number): Promise<void> => {
       let at = 0;
-      while (chunk.length - at >= frameBytes) {
+      while (length - at >= frameBytes) {
         const end = at + frameBytes + chunk.readUInt32BE(at);
-        if (end > chunk.length) break;
+        if (end > length) break;
         const start = at + frameBytes;
         if (chunk[start] === relationType || !this.#aborted.has(chunk.readUInt32BE(at + 4))) {
           const waitFor = message(chunk, start, end, chunk.readBigUInt64BE(at + 8));
@@ -63,25 +64,31 @@ export class Spool {
         }
         at = end;
       }
-      rest = Buffer.from(chunk.subarray(at));
+      chunk.copy(chunk, 0, at, length);
+      kept = length - at;
     };
     if (this.#file !== undefined) {
       const file = await open(this.#path, 'r');
       try {
+        let chunk = Buffer.allocUnsafe(readBytes);
         for (let position = 0; position < this.#fileBytes; ) {
-          const wanted = rest.length >= frameBytes ? rest.readUInt32BE(0) + frameBytes - rest.length : 0;
-          const chunk = Buffer.allocUnsafe(rest.length + Math.max(readBytes, wanted));
-          rest.copy(chunk);
-          const { bytesRead } = await file.read(chunk, rest.length, chunk.length - rest.length, position);
+          const wanted = kept >= frameBytes ? chunk.readUInt32BE(0) + frameBytes : 0;
+          if (Math.max(wanted, kept + 1) > chunk.length) {
+            const larger = Buffer.allocUnsafe(wanted);
+            chunk.copy(larger, 0, 0, kept);
+            chunk = larger;
+          }
+          const { bytesRead } = await file.read(chunk, kept, chunk.length - kept, position);
           if (bytesRead === 0) throw new Error(`${this.#path} is shorter than what was written to it`);
           position += bytesRead;
-          await take(chunk.subarray(0, rest.length + bytesRead));
+          await take(chunk, kept + bytesRead);
         }
       } finally {
         await file.close();
       }
     }
-    await take(this.#buffer.subarray(0, this.#at));
+    if (kept > 0) throw new Error(`${this.#path} ends within a message`);
+    await take(this.#buffer, this.#at);
   }
 
   discard(): void {

@@ -57,8 +57,8 @@ export interface StreamCounters {
 }
 
 /** Appends under way, bytes: past the first nothing is read, until it is below the second. */
-const pauseAbove = 16 * 1024 * 1024;
-const resumeBelow = 8 * 1024 * 1024;
+const pauseAbove = 8 * 1024 * 1024;
+const resumeBelow = 4 * 1024 * 1024;
 const progressEveryMs = 500;
 /** An idle source's WAL is let go of in steps, each of which writes a row. */
 const idleStep = 1_048_576n;

@@ -138,10 +138,10 @@ test('a table that is dropped and made again, or takes the name of another, is r
   const other = await connect();
   await sql.query('CREATE TABLE again.brief (id int PRIMARY KEY)');
   await other.query('BEGIN; INSERT INTO again.brief VALUES (1)');
-  const reading = () => capture.status().snapshots.some(({ table }) => table === 'again.brief');
-  await eventually(reading, capture.status);
+  const waits = () => capture.status().snapshots.some(s => s.table === 'again.brief' && s.state !== 'done');
+  await eventually(waits, capture.status);
   await other.query('DROP TABLE again.brief; COMMIT');
-  await eventually(() => !reading(), capture.status);
+  await eventually(() => !waits(), capture.status);
   await sql.query(`DELETE FROM again.t`);
   await same('again.t', capture);
   await sql.query(`BEGIN; ALTER TABLE again.t RENAME TO old; ALTER TABLE again.fresh RENAME TO t; COMMIT`);

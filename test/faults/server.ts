@@ -185,6 +185,11 @@ export class TestServer {
     return `postgres://millrace@localhost:${port}/millrace?host=${encodeURIComponent(join(data, 'run'))}`;
   }
 
+  /** Where HTTP is answered; another port after each start. */
+  get http(): string {
+    return `http://127.0.0.1:${this.#httpPort}`;
+  }
+
   /** Resident memory of the broker's process, bytes. */
   residentBytes(): number {
     const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');

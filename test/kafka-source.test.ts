@@ -53,7 +53,7 @@ after(async () => {
 
 test('transactions of a Kafka that is killed are in the table once, and those aborted are not', {
   ...skip,
-  timeout: 240_000,
+  timeout: 600_000,
 }, async () => {
   process.env.SOURCE_PASSWORD = password;
   await rig.query('CREATE TABLE item (id int, n int, part int, off bigint)');

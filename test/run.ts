@@ -24,7 +24,9 @@ const onOneVersion = [
   'test/captures-http.test.ts',
   'test/demo-metrics.test.ts',
   'test/faults/delivery.test.ts',
+  'test/kafka-source.test.ts',
   'test/kafka-target.test.ts',
+  'test/sink-source.test.ts',
   'test/start-failures.test.ts',
 ];
 const nodeSuites = ['kafkajs', 'platformatic'];

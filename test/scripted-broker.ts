@@ -240,7 +240,8 @@ export class ScriptedBroker {
     };
   }
 
-  #fetch({ topics }: RequestOf<typeof Fetch>, error: number): ResponseOf<typeof Fetch> {
+  #fetch({ topics, maxBytes }: RequestOf<typeof Fetch>, error: number): ResponseOf<typeof Fetch> {
+    let left = maxBytes;
     return {
       responses: topics.map(({ topic, partitions }) => ({
         topic,
@@ -248,7 +249,14 @@ export class ScriptedBroker {
           const { batches, end, aborted = [] } = this.topics.get(topic)![partition]!;
           const start = batches[0] ? header.baseOffset(batches[0]) : end;
           const outside = fetchOffset > end || fetchOffset < start;
-          const from = batches.filter(batch => header.lastOffset(batch) >= fetchOffset).slice(0, 3);
+          const from = batches
+            .filter(batch => header.lastOffset(batch) >= fetchOffset)
+            .slice(0, 3)
+            .filter(batch => {
+              const fits = batch.length <= left || left === maxBytes;
+              left = fits ? left - batch.length : 0;
+              return fits;
+            });
           return {
             partitionIndex: partition,
             errorCode: error || (outside ? ErrorCode.OFFSET_OUT_OF_RANGE : ErrorCode.NONE),

@@ -18,6 +18,25 @@ test('what cannot be understood is told with file, key and what was expected', (
     ['o', { topics: ['a'], columns: { id: { from: 'key', as: 'x' } } }, /columns\.id\.as in .* is "x"; give epoch_s/],
     ['o', { topics: ['a'], key: 'none' }, /sinks\.o\.key in .* is none; give record, .* needs a key/],
     ['o', { topics: ['a'], delete: true, key: 'value' }, /sinks\.o\.delete in .* is true; give mode upsert or update/],
+    [
+      'o',
+      { topics: ['a'], source: { bootstrap: 'kafka' } },
+      /sinks\.o\.source\.bootstrap\.0 in .* is not that; give host:port/,
+    ],
+    [
+      'o',
+      { topics: ['a'], source: { bootstrap: 'k:9', sasl: { mechanism: 'PLAIN', username: 'me', password: 'hush' } } },
+      /sinks\.o\.source\.sasl\.password in .* is not that; give env:NAME or file:PATH/,
+    ],
+    [
+      'o',
+      {
+        topics: ['a'],
+        source: { bootstrap: 'k:9', sasl: { mechanism: 'PLAIN', username: 'me', password: 'env:NONE' } },
+      },
+      /sinks\.o\.source\.sasl\.password in .* refers to the environment variable NONE, which is not set/,
+    ],
+    ['o', { topics: ['a'], dailyPartitions: { keepDays: 3 } }, /sinks\.o\.dailyPartitions\.column in .* is missing/],
     ['o', { topics: ['a'], database: 'postgres://me:hush@db/x' }, /sinks\.o\.database in .* holds a password/],
   ] as const) {
     assert.throws(

@@ -1,6 +1,7 @@
 // The consumer group in a remote Kafka that shows how far a sink has come with its topics. It follows the progress table,
 // a second behind at the most, and nothing waits for it: what it could not be told now, it is told with what comes next.
 import type { Logger } from 'pino';
+import type { CommittedOffset } from '../client/offsets.ts';
 import { messageOf } from '../runtime/errors.ts';
 import type { KafkaSource } from '../source/kafka-source.ts';
 import type { Move } from './progress.ts';
@@ -24,6 +25,8 @@ export class RemoteGroup implements FollowingGroup {
   #moved = new Map<string, Move>();
   #timer: NodeJS.Timeout | undefined;
   #committing: Promise<void> | undefined;
+  /** What was logged last: a group with members refuses every second. */
+  #refusal: string | undefined;
 
   constructor(options: RemoteGroupOptions) {
     this.#options = options;
@@ -52,16 +55,26 @@ export class RemoteGroup implements FollowingGroup {
     const moved = this.#moved;
     if (moved.size === 0) return;
     this.#moved = new Map();
-    const { source, group, logger } = this.#options;
     const offsets = Array.from(moved.values(), ({ topic, partition, next }) => ({
       topic: topic.name,
       partition,
       offset: next,
     }));
-    this.#committing = source.commit(group, offsets).catch((error: unknown) => {
-      logger.warn({ group, error: messageOf(error) }, 'a sink’s group in the remote Kafka did not follow its progress');
-    });
+    this.#committing = this.#tell(offsets);
     await this.#committing;
     this.#timer = this.#moved.size > 0 ? setTimeout(() => void this.#commit(), everyMs) : undefined;
+  }
+
+  async #tell(offsets: readonly CommittedOffset[]): Promise<void> {
+    const { source, group, logger } = this.#options;
+    try {
+      await source.commit(group, offsets);
+      this.#refusal = undefined;
+    } catch (error) {
+      const refusal = messageOf(error);
+      if (refusal === this.#refusal) return;
+      this.#refusal = refusal;
+      logger.warn({ group, error: refusal }, 'a sink’s group in the remote Kafka did not follow its progress');
+    }
   }
 }

@@ -16,6 +16,7 @@ import { LogSource } from '../source/log-source.ts';
 import type { SourcePartition, SourceTopic, Source as TopicSource } from '../source/source.ts';
 import { TopicIds } from '../source/topic-ids.ts';
 import type { Log } from '../storage/log.ts';
+import { PipelineError } from '../storage/pipelines.ts';
 import type { TopicSettings } from '../storage/topic-config.ts';
 import type { Term, Topic, Topics } from '../storage/topics.ts';
 import { WriteLane } from '../storage/write-lane.ts';
@@ -114,6 +115,7 @@ export class Sink {
     if (this.#state !== 'running') this.#source?.close();
     const cut = (): void => {
       for (const writer of this.#writers) writer.destroy();
+      this.#source?.close();
     };
     if (hurry?.aborted) cut();
     hurry?.addEventListener('abort', cut);
@@ -143,7 +145,7 @@ export class Sink {
     };
   }
 
-  /** Moves its offsets; only after `stop`. */
+  /** Moves its offsets; only after `stop`. Throws a PipelineError where a remote Kafka does not answer. */
   async reset(to: 'earliest' | 'latest'): Promise<void> {
     const source = this.#openSource();
     const target = this.#openTarget();
@@ -158,6 +160,10 @@ export class Sink {
           offset: to === 'latest' ? highWatermark : logStartOffset,
         })),
       );
+    } catch (error) {
+      const trouble = source instanceof KafkaSource ? source.trouble : undefined;
+      if (!trouble) throw error;
+      throw new PipelineError('state', `the source does not answer: ${trouble.message}`, 'try again when it does');
     } finally {
       clearTimeout(timer);
       source.close();

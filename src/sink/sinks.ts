@@ -178,8 +178,11 @@ export class Sinks implements Part {
       const definition = this.#define(entry);
       if (definition === undefined) throw new PipelineError('state', entry.broken!.message, entry.broken!.hint);
       await entry.sink?.stop();
-      await this.#sinkOf(entry, definition).reset(to);
-      if (!entry.paused) await this.#begin(entry);
+      try {
+        await this.#sinkOf(entry, definition).reset(to);
+      } finally {
+        if (!entry.paused) await this.#begin(entry);
+      }
       return this.describe(name);
     });
   }

@@ -113,7 +113,7 @@ export class Task {
         if (stopping.aborted || this.#stopAt) {
           await written;
           if (this.#failure) throw this.#failure;
-          if (this.#stopAt) throw stopped(this.#stopAt);
+          if (this.#stopAt) throw stopped(this.#options.definition, this.#stopAt);
           return;
         }
       }
@@ -322,32 +322,43 @@ export class Task {
   async #reject(items: readonly BadItem[]): Promise<void> {
     if (items.length === 0) return;
     const { definition, deadLetters, counters } = this.#options;
-    if (definition.errors === 'stop') throw stopped(items[0]!);
+    if (definition.errors === 'stop') throw stopped(definition, items[0]!);
     counters.deadLetters += await deadLetters.send(items);
   }
 
   #outOfRange(source: Source): Error {
-    const { group } = this.#options.definition;
     const { logStartOffset, highWatermark } = source.log;
+    const next = source.position < logStartOffset ? logStartOffset : highWatermark;
     return new SinkStopped(
       `${nameOf(source)} has offsets ${logStartOffset} to ${highWatermark}, and the sink is at ${source.position}: records are gone that it has not written`,
-      `accept that by moving the offset of group ${group}, then resume the sink`,
+      `accept that: ${passing(this.#options.definition, source, next)}; then resume the sink`,
     );
   }
 
   #unreadable(source: Source, raw: Buffer, error: Error): Error {
+    const next = batchHeader.lastOffset(raw) + 1n;
     return new SinkStopped(
       `${nameOf(source)} cannot be read from offset ${batchHeader.baseOffset(raw)} on: ${error.message}`,
-      `move the offsets of group ${this.#options.definition.group} past ${batchHeader.lastOffset(raw)}, then resume the sink`,
+      `${passing(this.#options.definition, source, next)}, then resume the sink`,
     );
   }
 }
 
 const placeOf = ({ source, record }: Taken): string => `${nameOf(source)} ${record.offset}`;
 
-function stopped({ source, record, error }: BadItem): SinkStopped {
+/** What a person does so that the sink goes on at `next`. */
+function passing(
+  { group, source: remote, database }: SinkDefinition,
+  { inlet, partition }: Source,
+  next: bigint,
+): string {
+  if (!remote && database === undefined) return `move the offset of group ${group} to ${next}`;
+  return `in the target, UPDATE millrace_sink_progress SET next_offset = ${next} WHERE group_id = '${group.replaceAll("'", "''")}' AND topic = '${inlet.topic.name}' AND partition_id = ${partition}`;
+}
+
+function stopped(definition: SinkDefinition, { source, record, error }: BadItem): SinkStopped {
   return new SinkStopped(
     `${nameOf(source)}@${record.offset} does not fit ${source.inlet.mapping?.table.sql ?? 'its table'}: ${error.message} (${error.code})`,
-    'mend the table or the definition and resume, set errors: dead-letter, or move the group’s offset past it',
+    `mend the table or the definition and resume, set errors: dead-letter, or leave the record out: ${passing(definition, source, record.offset + 1n)}`,
   );
 }

@@ -8,9 +8,12 @@ import { ErrorCode } from '../protocol/errors.ts';
 import { Fetch } from '../protocol/messages/01-fetch.ts';
 import { assignOffset, recordCount } from '../protocol/record-batch.ts';
 import { buildBatch, type NewBatch } from '../protocol/records.ts';
+import type { RequestOf } from '../protocol/schema.ts';
 import { WriteLane } from '../storage/write-lane.ts';
+import type { KafkaPartition } from './kafka-partition.ts';
 import { KafkaSource } from './kafka-source.ts';
 import { type Cursor, PartitionReader } from './reader.ts';
+import type { SourcePartition } from './source.ts';
 import { TopicIds } from './topic-ids.ts';
 
 let database: TestDatabase;
@@ -55,7 +58,11 @@ async function stage(t: TestContext, partitions = 1) {
 
 /** Values as they are read, until there are `count`; of each partition by itself. */
 async function read(source: KafkaSource, count: number): Promise<string[][]> {
-  const cursors = (await source.partitions(name => name === 't')).map((log): Cursor => ({ log, position: 0n }));
+  return readOf(await source.partitions(name => name === 't'), count);
+}
+
+async function readOf(partitions: readonly SourcePartition[], count: number): Promise<string[][]> {
+  const cursors = partitions.map((log): Cursor => ({ log, position: 0n }));
   const found = cursors.map((): string[] => []);
   let left = count;
   const reader = new PartitionReader({
@@ -117,6 +124,26 @@ test('a leader that has gone elsewhere, answers that break off and damaged ones 
     [0, 1, 2].map(partition => values.filter(value => Number(value) % 3 === partition)),
   );
   assert.ok(fetches === 12);
+});
+
+test('no more is fetched than may be held', async t => {
+  const { broker, source, append } = await stage(t, 40);
+  const value = 'x'.repeat(400_000);
+  for (let partition = 0; partition < 40; partition++) {
+    for (let n = 0; n < 2; n++) append(batchOf([value]), partition);
+  }
+  const partitions = (await source.partitions(name => name === 't')) as KafkaPartition[];
+  let most = 0;
+  broker.decide = (api, request) => {
+    if ((api as unknown) === Fetch) {
+      const held = partitions.reduce((sum, { queuedBytes }) => sum + queuedBytes, 0);
+      most = Math.max(most, held + (request as RequestOf<typeof Fetch>).maxBytes);
+    }
+    return 'serve';
+  };
+  const found = await readOf(partitions, 80);
+  assert.ok(found.every(values => values.length === 2 && values.every(read => read === value)));
+  assert.ok(most > 0 && most <= 16 * 1024 * 1024, `${most} bytes`);
 });
 
 test('a refusal that nothing mends reaches who reads', async t => {

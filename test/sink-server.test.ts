@@ -118,6 +118,17 @@ test('records of Kafka clients are rows; the group, its reset and the sink’s s
     /sinks\.copies\.tables is not a setting/,
   );
   assert.equal((await make('copies', { topics: ['orders'], table: 'copies', lingerMs: 0 })).status, 201);
+  // This Millrace once more, as a remote Kafka.
+  await database.pool.query('CREATE TABLE afar (id int PRIMARY KEY, item text)');
+  const source = (bootstrap: string) => ({ topics: ['orders'], table: 'afar', source: { bootstrap }, lingerMs: 0 });
+  assert.match(await (await make('afar', source('here'))).text(), /sinks\.afar\.source\.bootstrap\.0/);
+  assert.equal((await make('afar', source(broker))).status, 201);
+  const afar = async () => (await database.pool.query('SELECT FROM afar')).rowCount;
+  await eventually(async () => (await afar()) === 2);
+  await database.pool.query('TRUNCATE afar');
+  assert.equal((await post('afar/reset?to=earliest')).status, 200);
+  await eventually(async () => (await afar()) === 2);
+  assert.equal((await fetch(`${millrace.http}/api/sinks/afar`, { method: 'DELETE' })).status, 200);
   const copies = async () => (await database.pool.query('SELECT FROM copies')).rowCount;
   await eventually(async () => (await copies()) === 2);
   await millrace.stop();

@@ -122,7 +122,8 @@ test('records of Kafka clients are rows; the group, its reset and the sink’s s
   await database.pool.query('CREATE TABLE afar (id int PRIMARY KEY, item text)');
   const source = (bootstrap: string) => ({ topics: ['orders'], table: 'afar', source: { bootstrap }, lingerMs: 0 });
   assert.match(await (await make('afar', source('here'))).text(), /sinks\.afar\.source\.bootstrap\.0/);
-  assert.equal((await make('afar', source(broker))).status, 201);
+  const address = /Kafka +(127\.0\.0\.1:\d+)/.exec(millrace.stdout)![1]!;
+  assert.equal((await make('afar', source(address))).status, 201);
   const afar = async () => (await database.pool.query('SELECT FROM afar')).rowCount;
   await eventually(async () => (await afar()) === 2);
   await database.pool.query('TRUNCATE afar');

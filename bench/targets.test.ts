@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { findCaptureScenarios } from './capture/scenarios.ts';
+import { findDeliveryScenarios } from './delivery/scenarios.ts';
 import type { Metric, Result } from './metrics.ts';
 import { findScenarios } from './scenario.ts';
+import { findSinkScenarios } from './sink/scenarios.ts';
 import { judge, targets } from './targets.ts';
 
 function result(scenario: string, system: string, metric: Metric, median: number): Result {
@@ -11,12 +13,13 @@ function result(scenario: string, system: string, metric: Metric, median: number
 
 test('every target names a scenario that there is', () => {
   for (const { scenario } of targets) {
-    const [found] = [...findCaptureScenarios([scenario]), ...findScenarios([scenario].filter(isNotOfCapture))];
+    const elsewhere = [findCaptureScenarios, findSinkScenarios, findDeliveryScenarios].flatMap(find =>
+      find([scenario]),
+    );
+    const [found] = elsewhere.length > 0 ? elsewhere : findScenarios([scenario]);
     assert.equal(found?.name, scenario);
   }
 });
-
-const isNotOfCapture = (name: string): boolean => findCaptureScenarios([name]).length === 0;
 
 test('a figure may be that of another system than millrace', () => {
   const of = (system: string, median: number) => result('backlog-insert', system, 'changes_per_s', median);

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Kafka, logLevel, Partitioners } from 'kafkajs';
-import { createDatabase } from '../database.ts';
+import { createDatabase, type TestDatabase } from '../database.ts';
 import { StreamClient } from '../deliver-rig.ts';
 import { Millrace } from '../millrace.ts';
 import { eventually } from '../open-log.ts';
@@ -60,7 +60,18 @@ class Follower {
   }
 }
 
-test('over kill -9 of either process every client has every event once, in order', { timeout: 300_000 }, async () => {
+/** As a restart of PostgreSQL does, also to those that connect while it goes on. */
+async function endSessions({ pool }: TestDatabase): Promise<void> {
+  for (let again = 0; again < 3; again++) {
+    await pool.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`,
+    );
+  }
+}
+
+test('over kill -9 of either process, and sessions that PostgreSQL ends, every client has every event once, in order', {
+  timeout: 300_000,
+}, async () => {
   const database = await createDatabase();
   const directory = mkdtempSync(join(tmpdir(), 'millrace-deliver-'));
   const config = join(directory, 'millrace.yaml');
@@ -108,16 +119,16 @@ test('over kill -9 of either process every client has every event once, in order
       }
     })();
     const lowest = () => Math.min(...[...followers.values()].flat().map(({ got }) => got.length));
-    for (let round = 0; round < 4; round++) {
+    for (const struck of ['leader', 'database', 'other', 'database', 'leader']) {
       const before = lowest();
       await eventually(() => lowest() > before + 100);
-      if (round % 2 === 0) {
+      if (struck === 'leader') {
         await leader.stop('SIGKILL');
         leader = await startLeader();
-      } else {
+      } else if (struck === 'other') {
         await other.stop('SIGKILL');
         other = await startOther();
-      }
+      } else await endSessions(database);
     }
     const before = lowest();
     await eventually(() => lowest() > before + 100);

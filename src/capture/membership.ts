@@ -128,8 +128,10 @@ export class Membership {
   }
 
   async #readAttached(attached: Attached): Promise<void> {
-    const { definition, snapshots, partitions, logger } = this.#options;
+    const { definition, source, snapshots, partitions, logger } = this.#options;
     const { table, name, leaf } = attached;
+    // Up to 14 a walsender that has decoded changes of the partition from before goes on leaving it out.
+    if (source.version < 150_000) await source.publishAgain(definition, table).catch(unlessPassedOver);
     if (definition.snapshot === 'never') {
       const reason = `rows that ${nameOf(name)} had when it was attached are not in its topic (snapshot: never)`;
       this.#notice(table, true, reason, this.#resnapshotHint(table));

@@ -6,6 +6,7 @@ import { type Observed, observeBroker } from '../src/broker/metrics.ts';
 import { observeCaptures } from '../src/capture/metrics.ts';
 import { observeDeliveries } from '../src/deliver/metrics.ts';
 import { observeWebhooks } from '../src/deliver/webhooks/metrics.ts';
+import { observeMirrors } from '../src/mirror/metrics.ts';
 import { observeSinks } from '../src/sink/metrics.ts';
 import { replacePart } from './marked-part.ts';
 
@@ -17,6 +18,7 @@ export async function replaceMetrics(document: string): Promise<string> {
   observeSinks(registry, () => []);
   observeDeliveries(registry, () => []);
   observeWebhooks(registry, () => []);
+  observeMirrors(registry, () => []);
   const metrics = (await registry.getMetricsAsJSON()).toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const rows = metrics.map(({ name, type, help }) => `| \`${name}\` | ${type} | ${help} |`);
   return replacePart(document, 'metrics', 'docs:metrics', ['| Metric | Type | |', '|---|---|---|', ...rows]);

@@ -13,6 +13,8 @@ import { observeWebhooks } from './deliver/webhooks/metrics.ts';
 import { webhookRoutes } from './deliver/webhooks/routes.ts';
 import { HttpServer } from './http/server.ts';
 import type { Status } from './http/status.ts';
+import { observeMirrors } from './mirror/metrics.ts';
+import { Mirrors } from './mirror/mirrors.ts';
 import { setAutovacuum } from './postgres/autovacuum.ts';
 import { checkDatabase } from './postgres/check.ts';
 import { EmbeddedPostgres } from './postgres/embedded.ts';
@@ -56,6 +58,7 @@ export class Server {
   #broker: Broker | undefined;
   #captures: Captures | undefined;
   #sinks: Sinks | undefined;
+  #mirrors: Mirrors | undefined;
   #deliveries: Deliveries | undefined;
 
   constructor(settings: Settings, logger: Logger) {
@@ -74,6 +77,7 @@ export class Server {
       readStatus: () => this.#readStatus(),
       captures: () => this.#captures,
       sinks: () => this.#sinks,
+      mirrors: () => this.#mirrors,
       inboxes: () => this.#deliveries,
       more: app => {
         deliveryRoutes(app, () => this.#deliveries);
@@ -153,6 +157,7 @@ export class Server {
       this.#broker = broker;
       await this.#startCaptures(broker, pool);
       await this.#startSinks(broker, pool);
+      await this.#startMirrors(broker, pool);
     }
     await this.#startDeliveries(pool);
 
@@ -212,6 +217,28 @@ export class Server {
     observeSinks(this.registry, () => sinks.status());
     await sinks.start();
     this.#sinks = sinks;
+  }
+
+  async #startMirrors(broker: Broker, pool: Pool): Promise<void> {
+    const { settings, logger } = this;
+    const log = broker.log!;
+    const mirrors = new Mirrors({
+      context: {
+        pool,
+        log,
+        topics: broker.topics!,
+        defaults: serverDefaults(settings),
+        term: () => ({ brokerId: settings.nodeId, epoch: log.epoch }),
+        logger,
+      },
+      definitions: settings.mirrors,
+      file: settings.file ?? undefined,
+      references: { env: process.env, cwd: process.cwd() },
+    });
+    this.#lifecycle.add(mirrors);
+    observeMirrors(this.registry, () => mirrors.status());
+    await mirrors.start();
+    this.#mirrors = mirrors;
   }
 
   async #startDeliveries(pool: Pool): Promise<void> {

@@ -21,8 +21,9 @@ const mayImport: Record<string, readonly string[]> = {
   capture: ['storage', 'client', 'postgres', 'runtime', 'protocol'],
   sink: ['source', 'storage', 'client', 'postgres', 'runtime', 'protocol'],
   deliver: ['source', 'storage', 'postgres', 'runtime', 'protocol'],
+  mirror: ['storage', 'client', 'postgres', 'runtime', 'protocol'],
   http: ['storage', 'runtime'],
-  cli: ['server.ts', 'runtime'],
+  cli: ['server.ts', 'mirror', 'client', 'runtime'],
 };
 
 function* sources(directory: string): Iterable<string> {

@@ -24,8 +24,10 @@ const onOneVersion = [
   'test/captures-http.test.ts',
   'test/demo-metrics.test.ts',
   'test/faults/delivery.test.ts',
+  'test/kafka-mirror.test.ts',
   'test/kafka-source.test.ts',
   'test/kafka-target.test.ts',
+  'test/mirror.test.ts',
   'test/sink-source.test.ts',
   'test/start-failures.test.ts',
 ];

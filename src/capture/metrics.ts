@@ -5,7 +5,7 @@ import type { CaptureStatus } from './capture.ts';
 import type { SnapshotStatus } from './snapshots.ts';
 
 export function observeCaptures(registry: Registry, read: () => readonly CaptureStatus[]): void {
-  const { gauge, counter } = statusMetrics(registry, 'capture', read);
+  const { gauge, counter } = statusMetrics(registry, { capture: status => status.name }, read);
   const tableGauge = (name: string, help: string, value: (snapshot: SnapshotStatus) => number | null) => {
     const metric: Gauge = new Gauge({
       name,

@@ -7,7 +7,11 @@ import { start } from './start.ts';
 export async function runCommand(argv: readonly string[]): Promise<void> {
   // A reader of our output that goes away (| head) is no reason to end.
   process.stdout.on('error', () => {});
-  if (argv.includes('--help') || argv.includes('-h')) {
+  if (argv[0] === 'compare') {
+    const { compare, compareHelp } = await import('./compare.ts');
+    if (argv.includes('--help')) process.stdout.write(compareHelp);
+    else process.exitCode = await compare(argv.slice(1)).catch(fail);
+  } else if (argv.includes('--help') || argv.includes('-h')) {
     process.stdout.write(renderHelp());
   } else if (argv.includes('--version')) {
     process.stdout.write(`${version}\n`);

@@ -9,6 +9,7 @@ export function renderHelp(): string {
     '',
     'Usage: npm start -- [flags]',
     '       millrace [flags]',
+    '       millrace compare NAME   (a mirror with its target; millrace compare --help says more)',
     '',
     'Every setting is a flag, an environment variable or a key in millrace.yaml; flags win over the',
     'environment, the environment over the file. docs/configuration.md says more.',

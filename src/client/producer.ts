@@ -26,6 +26,8 @@ export interface ProducerOptions {
   readonly maxRequestBytes?: number;
   /** Told of what goes wrong and is tried again, and with undefined once everything goes well. */
   readonly onTrouble?: (error: Error | undefined) => void;
+  /** So many batches of a partition go again. */
+  readonly onRetry?: (topic: string, partition: number, batches: number) => void;
 }
 
 interface Entry {
@@ -59,8 +61,9 @@ const defaultRequestBytes = 1_048_576;
 const requestsInFlight = 5;
 
 export class Producer {
-  readonly #options: Required<Omit<ProducerOptions, 'onTrouble'>>;
+  readonly #options: Required<Omit<ProducerOptions, 'onTrouble' | 'onRetry'>>;
   readonly #onTrouble: (error: Error | undefined) => void;
+  readonly #onRetry: ProducerOptions['onRetry'];
   readonly #lanes = new Map<string, Lane>();
   /** Lanes with something to send. */
   readonly #ready = new Set<Lane>();
@@ -70,9 +73,10 @@ export class Producer {
   #queuedBytes = 0;
   #scheduled = false;
 
-  constructor({ onTrouble = () => {}, ...options }: ProducerOptions) {
+  constructor({ onTrouble = () => {}, onRetry, ...options }: ProducerOptions) {
     this.#options = { maxInFlight: requestsInFlight, maxRequestBytes: defaultRequestBytes, ...options };
     this.#onTrouble = onTrouble;
+    this.#onRetry = onRetry;
   }
 
   get queuedBytes(): number {
@@ -286,6 +290,7 @@ export class Producer {
     }
     const { cluster } = this.#options;
     this.#failing.add(lane);
+    this.#onRetry?.(lane.topic, lane.partition, lane.entries.length);
     this.#onTrouble(error);
     lane.waits = true;
     void (async () => {

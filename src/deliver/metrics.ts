@@ -4,7 +4,7 @@ import { statusMetrics } from '../runtime/status-metrics.ts';
 import type { InboxStatus } from './deliveries.ts';
 
 export function observeDeliveries(registry: Registry, read: () => readonly InboxStatus[]): void {
-  const { gauge, counter } = statusMetrics(registry, 'inbox', read);
+  const { gauge, counter } = statusMetrics(registry, { inbox: status => status.name }, read);
   counter('millrace_inbox_records_total', 'Records read for the inbox', status => status.records);
   counter('millrace_inbox_events_total', 'Events put into the inbox', status => status.events);
   counter('millrace_inbox_duplicates_total', 'Records whose id was known already', status => status.duplicates);

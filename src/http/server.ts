@@ -11,6 +11,7 @@ import { type CaptureControl, captureRoutes } from './routes/captures.ts';
 import { debugRoutes } from './routes/debug.ts';
 import { healthRoutes, type Readiness } from './routes/health.ts';
 import { metricsRoutes } from './routes/metrics.ts';
+import { type MirrorControl, mirrorRoutes } from './routes/mirrors.ts';
 import { type PipelineControl, pipelineRoutes } from './routes/pipelines.ts';
 import { type SinkControl, sinkRoutes } from './routes/sinks.ts';
 import { statusPageRoutes } from './routes/status-page.ts';
@@ -26,6 +27,7 @@ export interface HttpOptions {
   readonly readStatus: () => Promise<Status | undefined>;
   readonly captures?: () => CaptureControl | undefined;
   readonly sinks?: () => SinkControl | undefined;
+  readonly mirrors?: () => MirrorControl | undefined;
   readonly inboxes?: () => PipelineControl | undefined;
   /** Routes of features that bring their own. */
   readonly more?: (app: FastifyInstance) => void;
@@ -50,7 +52,8 @@ export class HttpServer implements Part {
   }
 
   async start(): Promise<void> {
-    const { address, tls, readiness, readStatus, registry, profiling, captures, sinks, inboxes, more } = this.#options;
+    const { address, tls, readiness, readStatus, registry, profiling, captures, sinks, mirrors, inboxes, more } =
+      this.#options;
     // Loaded here, while PostgreSQL starts: fastify takes a fifth of all of Millrace's start.
     const { fastify } = await import('fastify');
     if (this.#stopped) return;
@@ -65,6 +68,7 @@ export class HttpServer implements Part {
     statusPageRoutes(app, readStatus);
     if (captures) captureRoutes(app, captures);
     if (sinks) sinkRoutes(app, sinks);
+    if (mirrors) mirrorRoutes(app, mirrors);
     if (inboxes) pipelineRoutes(app, 'inbox', inboxes);
     more?.(app);
     if (profiling) debugRoutes(app);

@@ -33,7 +33,15 @@ const foreignVariable = /^MILLRACE_(TEST_|SERVICE_|PORT(_|$))/;
 /** The defaults with some of them replaced. */
 export function settingsWith(values: Partial<Settings>): Settings {
   const defaults = Object.fromEntries(settingNames.map(name => [name, settingOf(name).default]));
-  return Object.freeze({ captures: {}, sinks: {}, inboxes: {}, file: null, ...defaults, ...values }) as Settings;
+  return Object.freeze({
+    captures: {},
+    sinks: {},
+    inboxes: {},
+    mirrors: {},
+    file: null,
+    ...defaults,
+    ...values,
+  }) as Settings;
 }
 
 export async function readSettings(sources: Sources): Promise<Settings> {
@@ -45,8 +53,8 @@ export async function readSettings(sources: Sources): Promise<Settings> {
     const written = flags.settings.get(name) ?? variables.get(name) ?? file.settings.get(name);
     values[name] = written === undefined ? settingOf(name).default : parse(name, written, sources);
   }
-  const { path, captures, sinks, inboxes } = file;
-  const settings = settingsWith({ ...(values as Partial<Settings>), captures, sinks, inboxes, file: path });
+  const { path, captures, sinks, inboxes, mirrors } = file;
+  const settings = settingsWith({ ...(values as Partial<Settings>), captures, sinks, inboxes, mirrors, file: path });
   return Object.freeze({ ...settings, dataDir: resolve(sources.cwd, settings.dataDir) });
 }
 
@@ -105,6 +113,7 @@ interface FileSettings {
   readonly captures: Definitions;
   readonly sinks: Definitions;
   readonly inboxes: Definitions;
+  readonly mirrors: Definitions;
 }
 
 /** Pipelines by their names. */
@@ -115,17 +124,19 @@ const nestedKeys: ReadonlyMap<string, string> = new Map([
   ['capture', 'captures'],
   ['sinks', 'sinks'],
   ['deliver', 'inboxes'],
+  ['mirror', 'mirrors'],
 ]);
 const documents: Readonly<Record<string, string>> = {
   capture: 'docs/capture.md',
   sinks: 'docs/sink.md',
   deliver: 'docs/delivery.md',
+  mirror: 'docs/moving.md',
 };
 
 async function readFile(sources: Sources, flag: string | undefined): Promise<FileSettings> {
   const given = flag ?? sources.env[configVariable];
   const path = resolve(sources.cwd, given ?? defaultConfigFile);
-  const none = { captures: {}, sinks: {}, inboxes: {} };
+  const none = { captures: {}, sinks: {}, inboxes: {}, mirrors: {} };
   if (given === undefined && !existsSync(path)) return { path: null, settings: new Map(), ...none };
   let source: string;
   try {
@@ -170,6 +181,7 @@ async function readFile(sources: Sources, flag: string | undefined): Promise<Fil
     captures: nested.get('capture') ?? {},
     sinks: nested.get('sinks') ?? {},
     inboxes: nested.get('deliver') ?? {},
+    mirrors: nested.get('mirror') ?? {},
   };
 }
 

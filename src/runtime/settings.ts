@@ -498,6 +498,8 @@ export type Settings = { readonly [K in SettingName]: ValueOf<Table[K]> } & {
   readonly sinks: Readonly<Record<string, unknown>>;
   /** The part `deliver`: an inbox's definition by its name, read in src/deliver/definition.ts. */
   readonly inboxes: Readonly<Record<string, unknown>>;
+  /** The part `mirror`: a mirror's definition by its name, read in src/mirror/definition.ts. */
+  readonly mirrors: Readonly<Record<string, unknown>>;
   /** The millrace.yaml that was read, for messages. */
   readonly file: string | null;
 };

@@ -1,4 +1,4 @@
-// Metrics of what there are several of (captures, sinks, inboxes), read from their status when /metrics is asked for.
+// Metrics of what there are several of (captures, sinks, inboxes, mirrors), read from their status when /metrics is asked for.
 import { Counter, Gauge, type Registry } from 'prom-client';
 
 export interface StatusMetrics<S> {
@@ -7,19 +7,25 @@ export interface StatusMetrics<S> {
   counter(name: string, help: string, value: (status: S) => number | undefined): void;
 }
 
-/** `label`: of the names. */
-export function statusMetrics<S extends { readonly name: string }>(
+/** `labels`: what each is called, and what it is of a status. */
+export function statusMetrics<S>(
   registry: Registry,
-  label: string,
+  labels: Readonly<Record<string, (status: S) => string>>,
   read: () => readonly S[],
 ): StatusMetrics<S> {
   type Value = (status: S) => number | undefined;
-  const options = (name: string, help: string) => ({ name, help, labelNames: [label], registers: [registry] });
+  const options = (name: string, help: string) => ({
+    name,
+    help,
+    labelNames: Object.keys(labels),
+    registers: [registry],
+  });
   const refill = (metric: Counter | Gauge, value: Value) => {
     metric.reset();
     for (const status of read()) {
       const number = value(status);
-      if (number !== undefined) metric.inc({ [label]: status.name }, number);
+      if (number !== undefined)
+        metric.inc(Object.fromEntries(Object.entries(labels).map(([label, of]) => [label, of(status)])), number);
     }
   };
   return {

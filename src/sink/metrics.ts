@@ -4,7 +4,7 @@ import { statusMetrics } from '../runtime/status-metrics.ts';
 import type { SinkStatus } from './sink.ts';
 
 export function observeSinks(registry: Registry, read: () => readonly SinkStatus[]): void {
-  const { gauge, counter } = statusMetrics(registry, 'sink', read);
+  const { gauge, counter } = statusMetrics(registry, { sink: status => status.name }, read);
   counter('millrace_sink_records_total', 'Records whose offsets have been committed', status => status.records);
   counter('millrace_sink_rows_total', 'Rows written and deleted, repeats of a key in a batch included', s => s.rows);
   counter('millrace_sink_bytes_total', 'Bytes of those records’ keys and values', status => status.bytes);

@@ -4,7 +4,7 @@ import type { Pool } from '../postgres/pool.ts';
 import type { Term } from './topics.ts';
 import { WriteLane } from './write-lane.ts';
 
-export type PipelineKind = 'capture' | 'sink' | 'inbox';
+export type PipelineKind = 'capture' | 'sink' | 'inbox' | 'mirror';
 
 export interface StoredPipeline {
   readonly name: string;

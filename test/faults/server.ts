@@ -58,6 +58,11 @@ export class TestServer {
     return this.#port;
   }
 
+  /** As it is now: another after each start. */
+  get httpPort(): number {
+    return this.#httpPort;
+  }
+
   get running(): boolean {
     return this.#child !== undefined;
   }

@@ -1,4 +1,4 @@
-// /api/captures, /api/sinks, /api/inboxes: what pipelines of one kind do, as JSON; and, from this machine only, to make, pause, resume, restart and
+// /api/captures, /api/sinks, /api/inboxes, /api/mirrors: what pipelines of one kind do, as JSON; and, from this machine only, to make, pause, resume, restart and
 // delete them. What a definition means, and what may be done when, is the feature's affair.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { isLoopback } from '../../runtime/listening.ts';
@@ -27,6 +27,7 @@ const collections: Readonly<Record<PipelineKind, string>> = {
   capture: '/api/captures',
   sink: '/api/sinks',
   inbox: '/api/inboxes',
+  mirror: '/api/mirrors',
 };
 
 type Named = { Params: { name: string } };

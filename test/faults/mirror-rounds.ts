@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { freePorts, startKafka } from '../../compat/kafka/kafka.ts';
 import { createTopic } from '../../src/client/admin.ts';
-import { recompress } from '../../src/protocol/compression.ts';
 import { compareMirror, type Difference, type ToldPartition, type ToldRange } from '../../src/mirror/compare.ts';
+import { recompress } from '../../src/protocol/compression.ts';
 import { buildBatch } from '../../src/protocol/records.ts';
 import { clusterAt, produce } from '../mirror-rig.ts';
 import { type Random, randomFrom } from './random.ts';
@@ -95,7 +95,8 @@ async function write(cluster: ReturnType<typeof clusterAt>, random: Random, goOn
   for (let made = 0; goOn(); ) {
     const records = Array.from({ length: 1 + random.below(50) }, () => {
       made++;
-      const value = random.below(10) === 0 ? null : Buffer.concat([Buffer.from(`${made} `), random.bytes(random.below(200))]);
+      const value =
+        random.below(10) === 0 ? null : Buffer.concat([Buffer.from(`${made} `), random.bytes(random.below(200))]);
       return { timestamp: BigInt(Date.now()), key: Buffer.from(`k${made % 100}`), value };
     });
     const batch = await recompress(buildBatch({ records }), random.below(5), { maxBytes: 2 ** 24 });
@@ -149,7 +150,8 @@ async function settled(source: TestServer): Promise<{ told: ToldPartition[]; ran
       if (status.state === 'running' && status.lag === 0 && status.partitions.length === partitions) {
         return { told: status.partitions, ranges: await ask<ToldRange[]>('/offsets') };
       }
-      if (Date.now() > deadline) throw new assert.AssertionError({ message: `never copied: ${JSON.stringify(status)}` });
+      if (Date.now() > deadline)
+        throw new assert.AssertionError({ message: `never copied: ${JSON.stringify(status)}` });
     } catch (error) {
       if (error instanceof assert.AssertionError || Date.now() > deadline) throw error;
     }

@@ -1,5 +1,5 @@
-// /api/captures, /api/sinks, /api/inboxes, /api/mirrors: what pipelines of one kind do, as JSON; and, from this machine only, to make, pause, resume, restart and
-// delete them. What a definition means, and what may be done when, is the feature's affair.
+// /api/captures, /api/sinks, /api/inboxes, /api/mirrors: what pipelines of one kind do, as JSON; and, from this machine only,
+// to make, pause, resume, restart and delete them. What a definition means, and what may be done when, is the feature's affair.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { isLoopback } from '../../runtime/listening.ts';
 import { PipelineError, type PipelineKind, type Refusal } from '../../storage/pipelines.ts';

@@ -1,0 +1,144 @@
+// A mirror against a target that takes nothing for a while, forgets, or loses answers. It is scripted
+// (test/scripted-broker.ts). Against real ones: test/mirror.test.ts.
+import assert from 'node:assert/strict';
+import { after, before, type TestContext, test } from 'node:test';
+import { pino } from 'pino';
+import { createDatabase, type TestDatabase } from '../../test/database.ts';
+import { eventually, type OpenLog, openLog } from '../../test/open-log.ts';
+import { ScriptedBroker } from '../../test/scripted-broker.ts';
+import { decodeBatch } from '../protocol/compression.ts';
+import { ErrorCode } from '../protocol/errors.ts';
+import { Produce } from '../protocol/messages/00-produce.ts';
+import { buildBatch } from '../protocol/records.ts';
+import { settingsWith } from '../runtime/config.ts';
+import { serverDefaults } from '../storage/server-defaults.ts';
+import type { Topic } from '../storage/topics.ts';
+import { readDefinition } from './definition.ts';
+import { Mirror } from './mirror.ts';
+
+let database: TestDatabase;
+let open: OpenLog;
+before(async () => {
+  database = await createDatabase();
+  open = await openLog(database);
+});
+after(async () => {
+  await open?.log.stop();
+  await database.drop();
+});
+
+interface Stage {
+  readonly broker: ScriptedBroker;
+  readonly topic: Topic;
+  mirror(): Mirror;
+  append(...values: string[]): Promise<void>;
+  /** In the target. */
+  values(): Promise<string[]>;
+}
+
+let stages = 0;
+
+async function stage(t: TestContext): Promise<Stage> {
+  const broker = await ScriptedBroker.start();
+  const name = `t${stages++}`;
+  const topic = await open.createTopic(name);
+  const { rows } = await database.pool.query<{ id: number }>(
+    'INSERT INTO kafka.mirrors (name) VALUES ($1) RETURNING mirror_id AS id',
+    [name],
+  );
+  const mirrors: Mirror[] = [];
+  t.after(async () => {
+    await Promise.all(mirrors.map(mirror => mirror.stop(AbortSignal.abort())));
+    await broker.stop();
+  });
+  const { host, port } = broker.address;
+  const definition = { target: { bootstrap: `${host}:${port}` }, topics: [name], groups: [], bufferBytes: 1024 * 1024 };
+  return {
+    broker,
+    topic,
+    mirror() {
+      const context = {
+        pool: database.pool,
+        log: open.log,
+        topics: open.topics,
+        defaults: serverDefaults(settingsWith({})),
+        term: () => ({ brokerId: 1, epoch: open.log.epoch }),
+        logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
+      };
+      const mirror = new Mirror(context, { definition: readDefinition(name, definition), mirrorId: rows[0]!.id });
+      mirrors.push(mirror);
+      mirror.start();
+      return mirror;
+    },
+    async append(...values) {
+      const batch = buildBatch({ records: values.map(value => ({ timestamp: 1n, value: Buffer.from(value) })) });
+      const { error } = await open.log.append(topic, open.partition(topic), batch, -1, false).result;
+      assert.equal(error, ErrorCode.NONE);
+    },
+    async values() {
+      const batches = broker.topics.get(name)?.[0]?.batches ?? [];
+      const records = await Promise.all(batches.map(batch => decodeBatch(batch, 2 ** 24)));
+      return records.flat().map(({ value }) => value!.toString());
+    },
+  };
+}
+
+const caughtUp = (mirror: Mirror) =>
+  eventually(() => {
+    const { state, lag, partitions, reason } = mirror.status();
+    assert.notEqual(state, 'failed', reason);
+    return state === 'running' && lag === 0n && partitions.length > 0;
+  });
+
+test('while the target takes nothing, little is held and it is told why; then all of it goes, once', async t => {
+  const { broker, mirror, append, values } = await stage(t);
+  broker.decide = api => (api.key === Produce.key ? ErrorCode.NOT_ENOUGH_REPLICAS : 'serve');
+  const large = 'x'.repeat(100_000);
+  const expected = Array.from({ length: 60 }, (_, i) => `${i} ${large}`);
+  for (const value of expected) await append(value);
+  const running = mirror();
+  await eventually(() => running.status().target.trouble !== undefined);
+  assert.match(running.status().target.trouble!, /NOT_ENOUGH_REPLICAS/);
+  // It begins with one batch alone; then as many as the buffer takes.
+  broker.decide = api =>
+    api.key === Produce.key && broker.topics.get(`t${stages - 1}`)![0]!.batches.length > 0 ? 'never' : 'serve';
+  await eventually(() => running.status().heldBytes > 1024 * 1024);
+  assert.ok(running.status().heldBytes < 1024 * 1024 + 300_000, `${running.status().heldBytes} bytes are held`);
+  await running.stop(AbortSignal.abort());
+  broker.decide = () => 'serve';
+  const next = mirror();
+  await caughtUp(next);
+  assert.deepEqual(await values(), expected);
+  assert.equal(next.status().partitions[0]!.targetNextOffset, 60n);
+});
+
+test('what arrived and was not noted is read back: nothing is there twice', async t => {
+  const { broker, mirror, append, values } = await stage(t);
+  await append('a');
+  const first = mirror();
+  await caughtUp(first);
+  // Taken, but the answers are lost; then the mirror is gone.
+  broker.decide = api => (api.key === Produce.key ? 'serve and break' : 'serve');
+  await append('b', 'c');
+  await append('d');
+  await eventually(async () => (await values()).length === 4);
+  await first.stop(AbortSignal.abort());
+  broker.decide = () => 'serve';
+  await append('e');
+  await caughtUp(mirror());
+  assert.deepEqual(await values(), ['a', 'b', 'c', 'd', 'e']);
+});
+
+test('a target that has lost what it acknowledged ends the mirror with the way out', async t => {
+  const { broker, topic, mirror, append } = await stage(t);
+  await append('a', 'b');
+  const first = mirror();
+  await caughtUp(first);
+  await first.stop();
+  broker.create(topic.name, 1);
+  const next = mirror();
+  await eventually(() => next.status().state === 'failed');
+  const { reason, hint } = next.status();
+  assert.match(reason!, /ends at 0 in the target, which had acknowledged what is before 2/);
+  assert.match(hint!, /^to go on without them, run: UPDATE kafka\.mirror_partitions/);
+});

@@ -4,6 +4,7 @@
 //
 //   starting ──▶ running ──▶ retrying ──▶ starting …
 //                  └──▶ failed (with the way out)      stopped, from anywhere
+import { setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { latest, listOffsets, newProducerId } from '../client/admin.ts';
@@ -230,6 +231,7 @@ class Session {
   constructor(context: MirrorContext, options: SessionOptions) {
     this.#context = context;
     this.#options = options;
+    setMaxListeners(0, this.#ending.signal); // one of each partition
     const { bootstrap, tls, sasl } = options.definition.target;
     this.#cluster = new Cluster({
       bootstrap,

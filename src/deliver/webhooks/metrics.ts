@@ -4,7 +4,7 @@ import { statusMetrics } from '../../runtime/status-metrics.ts';
 import type { WebhookStatus } from './dispatcher.ts';
 
 export function observeWebhooks(registry: Registry, read: () => readonly WebhookStatus[]): void {
-  const { gauge, counter } = statusMetrics(registry, 'inbox', read);
+  const { gauge, counter } = statusMetrics(registry, { inbox: status => status.name }, read);
   counter('millrace_webhook_delivered_total', 'Events that their endpoints have taken', status => status.delivered);
   counter('millrace_webhook_failed_total', 'Attempts that failed', status => status.failed);
   counter('millrace_webhook_throttled_total', 'Attempts answered 429', status => status.throttled);

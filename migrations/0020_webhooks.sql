@@ -103,9 +103,12 @@ CREATE FUNCTION kafka.webhook_lease(
 DECLARE
   until timestamptz := clock_timestamp() + lease_ms * interval '1 millisecond';
   kept int;
+  joined boolean;
 BEGIN
   INSERT INTO kafka.webhook_workers AS w (inbox_id, worker, expires_at) VALUES (inbox, me, until)
-    ON CONFLICT (inbox_id, worker) DO UPDATE SET expires_at = until;
+    ON CONFLICT (inbox_id, worker) DO UPDATE SET expires_at = until RETURNING w.xmax = 0 INTO joined;
+  -- The others give some of theirs.
+  IF joined THEN PERFORM pg_notify('millrace_inbox', 'webhooks'); END IF;
   DELETE FROM kafka.webhook_workers w WHERE w.inbox_id = inbox AND w.expires_at < clock_timestamp() - interval '1 hour';
   SELECT ceil(16.0 / count(*)) INTO share FROM kafka.webhook_workers w
     WHERE w.inbox_id = inbox AND w.expires_at > clock_timestamp();

@@ -48,7 +48,9 @@ export class Leases {
     if (this.#stopped) return;
     this.#soon ??= setTimeout(() => {
       this.#soon = undefined;
-      void this.#renew();
+      // What is under way may have looked before there was something to see.
+      if (this.#running !== undefined) void this.#running.then(() => this.look());
+      else void this.#renew();
     }, lookMs);
   }
 

@@ -23,7 +23,7 @@ interface LaneChanges {
 }
 
 export interface SettlementsOptions {
-  readonly store: Store;
+  readonly store: Pick<Store, 'settle'>;
   readonly logger: Logger;
   readonly onStored: (delivered: number, dead: number) => void;
   /** What had been done with the lane's lease of before was refused. */
@@ -36,6 +36,8 @@ const retryMs = 500;
 export class Settlements {
   readonly #options: SettlementsOptions;
   #changes = new Map<Lane, LaneChanges>();
+  /** Taken out of `#changes`, and perhaps not committed yet. */
+  #storing: ReadonlyMap<Lane, LaneChanges> = new Map();
   #timer: NodeJS.Timeout | undefined;
   #last: Promise<unknown> = Promise.resolve();
 
@@ -71,7 +73,7 @@ export class Settlements {
 
   /** Whether something of the lane is not stored yet. */
   has(lane: Lane): boolean {
-    return this.#changes.has(lane);
+    return this.#changes.has(lane) || this.#storing.has(lane);
   }
 
   /** Whether what is stored about the event is not what is known here. */
@@ -107,6 +109,7 @@ export class Settlements {
     const taken = this.#changes;
     if (taken.size === 0) return true;
     this.#changes = new Map();
+    this.#storing = taken;
     const lanes = [...taken.keys()];
     const { changes, positions } = written(taken);
     const { store, logger, onStored, onRefused } = this.#options;
@@ -124,6 +127,8 @@ export class Settlements {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => void this.flush(), retryMs);
       return false;
+    } finally {
+      this.#storing = new Map();
     }
   }
 

@@ -71,8 +71,9 @@ test('HTTP/2 and HTTP/1.1 over TLS, with and without gzip: the same events, and 
 
   const ended = [once(streams[0]!, 'end'), once(streams[1]!, 'end'), once(streams[2]!, 'end')];
   for (const stream of streams) stream.resume();
-  await server.stop();
+  await server.deliveries.drain();
   await Promise.all(ended);
+  await server.stop();
   if (!session.closed) await once(session, 'close');
 });
 

@@ -47,14 +47,18 @@ export function kafkaIsMissing(): string | false {
 /** Downloads the jars when absent; the class path for the broker, its tools and the Java client. */
 export function kafkaClasspath(): string {
   if (!existsSync(jars)) {
-    const partial = `${jars}.partial`;
-    rmSync(partial, { recursive: true, force: true });
+    const partial = `${jars}.${process.pid}.partial`;
     const pom = join(here, 'pom.xml');
     const goal = ['dependency:copy-dependencies', `-DoutputDirectory=${partial}`];
     const maven = spawnSync('mvn', ['-q', '-B', '-f', pom, ...goal], { stdio: ['ignore', 2, 2] });
     if (maven.error) throw new Error(`Apache Kafka is downloaded with Maven (mvn): ${maven.error.message}`);
     if (maven.status !== 0) throw new Error(`mvn dependency:copy-dependencies exited with ${maven.status}`);
-    renameSync(partial, jars);
+    try {
+      renameSync(partial, jars);
+    } catch (error) {
+      if (!existsSync(jars)) throw error;
+      rmSync(partial, { recursive: true }); // another process was quicker
+    }
   }
   return join(jars, '*');
 }

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
+import { kafkaClasspath, kafkaIsMissing } from '../compat/kafka/kafka.ts';
 import { EmbeddedPostgres } from '../src/postgres/embedded.ts';
 import { type Installation, majorVersion } from '../src/postgres/embedded-binaries.ts';
 import { findOtherPostgres, findPostgres } from './other-postgres.ts';
@@ -71,7 +72,11 @@ async function main(): Promise<void> {
     );
     return report();
   }
-  if (filters.length === 0) await check();
+  if (filters.length === 0) {
+    await check();
+    // Before two files ask for it at the same time.
+    if (kafkaIsMissing() === false) kafkaClasspath();
+  }
   await runOn(undefined, files);
   if (filters.length === 0) {
     const other = findOtherPostgres(root);

@@ -1,6 +1,6 @@
 // The differ: what Debezium's connector and a capture of Millrace make of the same changes, event for event and field for
 // field. It starts a PostgreSQL and a Millrace of its own, whatever address it is given; DIFFER_SEED and
-// DIFFER_TRANSACTIONS are those of its random part. What may differ is in deviations.ts, and in docs/capture.md.
+// DIFFER_TRANSACTIONS are those of its random part: the same each time unless another seed is given. What may differ is in deviations.ts, and in docs/capture.md.
 import { runSuite } from '../suite.ts';
 import { type Captured, captureBoth, type Way } from './captures.ts';
 import { compare, type Difference, describe } from './comparison.ts';
@@ -8,7 +8,7 @@ import { debeziumIsMissing } from './debezium.ts';
 import { deviations } from './deviations.ts';
 import { knownCases, randomTransactions, rowsOfBefore, schemaSql } from './workload.ts';
 
-const seed = Number(process.env.DIFFER_SEED ?? Date.now() % 1_000_000);
+const seed = Number(process.env.DIFFER_SEED ?? 847_372);
 const transactions = Number(process.env.DIFFER_TRANSACTIONS ?? 200);
 const shownDifferences = 40;
 

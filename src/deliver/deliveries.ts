@@ -5,6 +5,7 @@ import type { Pool } from '../postgres/pool.ts';
 import type { Part } from '../runtime/lifecycle.ts';
 import type { ReferenceSources } from '../runtime/references.ts';
 import { PipelineError } from '../storage/pipelines.ts';
+import type { Term } from '../storage/topics.ts';
 import { Access, type AccessOptions } from './access.ts';
 import { Channel } from './channel.ts';
 import type { InboxDefinition } from './definition.ts';
@@ -33,7 +34,7 @@ export interface DeliveriesOptions {
   /** Of the secrets that webhooks are signed with. */
   readonly references: ReferenceSources;
   /** Undefined in a process that does not lead the log. */
-  readonly ingest: InboxesOptions['ingest'] | undefined;
+  readonly ingest: (InboxesOptions['ingest'] & { readonly term: () => Term }) | undefined;
 }
 
 export interface DeliveryLimits {
@@ -110,12 +111,8 @@ export class Deliveries implements Part {
     });
     if (ingest === undefined) return;
     this.#inboxes = new Inboxes({
-      pool,
-      logger,
-      definitions,
-      file,
-      references,
-      ingest,
+      context: { pool, logger, term: ingest.term },
+      ...{ definitions, file, references, ingest },
       onOpened: (inbox, definition) => this.#opened(inbox, definition),
       onAppended: (name, events, end) => this.#channels.get(name)?.feed.offer(events, end),
       onDeleted: name => this.#remove(name),
@@ -250,37 +247,34 @@ export class Deliveries implements Part {
   }
 
   status(): InboxStatus[] {
-    const names = new Set([...(this.#inboxes?.names() ?? []), ...this.#channels.keys()]);
-    return Array.from(names, name => this.#statusOf(name));
+    const filled = this.#inboxes?.status() ?? [];
+    const names = new Set(filled.map(({ name }) => name));
+    const others = [...this.#channels.keys()].filter(name => !names.has(name)).map(name => ({ ...notFilled, name }));
+    return [...filled, ...others].map(status => this.#withStreams(status));
   }
 
   describe(name: string): DescribedInbox {
-    return { ...this.#statusOf(name), definition: this.#filling().definition(name) };
+    return this.#withStreams(this.#filling().describe(name));
   }
 
   async create(name: string, definition: unknown): Promise<DescribedInbox> {
-    await this.#filling().create(name, definition);
-    return this.describe(name);
+    return this.#withStreams(await this.#filling().create(name, definition));
   }
 
   async delete(name: string): Promise<Record<string, never>> {
-    await this.#filling().delete(name);
-    return {};
+    return this.#filling().delete(name);
   }
 
   async pause(name: string): Promise<DescribedInbox> {
-    await this.#filling().pause(name);
-    return this.describe(name);
+    return this.#withStreams(await this.#filling().pause(name));
   }
 
   async resume(name: string): Promise<DescribedInbox> {
-    await this.#filling().resume(name);
-    return this.describe(name);
+    return this.#withStreams(await this.#filling().resume(name));
   }
 
   async restart(name: string): Promise<DescribedInbox> {
-    await this.#filling().restart(name);
-    return this.describe(name);
+    return this.#withStreams(await this.#filling().restart(name));
   }
 
   #filling(): Inboxes {
@@ -288,11 +282,9 @@ export class Deliveries implements Part {
     throw new PipelineError('state', 'another process fills the inboxes', 'ask the one that leads the log');
   }
 
-  #statusOf(name: string): InboxStatus {
-    const channel = this.#channels.get(name);
-    const filled = this.#inboxes?.status(name) ?? notFilled;
+  #withStreams<F extends { readonly name: string }>(filled: F) {
+    const channel = this.#channels.get(filled.name);
     return {
-      name,
       ...filled,
       connections: channel?.feed.size ?? 0,
       written: channel?.counters.written ?? 0,

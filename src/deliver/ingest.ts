@@ -31,7 +31,16 @@ export interface IngestCounters {
   dead: number;
 }
 
-export type IngestState = 'starting' | 'running' | 'waiting' | 'retrying' | 'stopped';
+export type IngestState = 'starting' | 'running' | 'waiting' | 'retrying' | 'stopped' | 'paused' | 'failed';
+
+export interface IngestStatus extends Readonly<IngestCounters> {
+  readonly name: string;
+  readonly state: IngestState;
+  readonly reason: string | undefined;
+  readonly hint: string | undefined;
+  /** Records that are not in the inbox yet. */
+  readonly lag: bigint;
+}
 
 export interface IngestOptions extends IngestContext {
   readonly definition: InboxDefinition;
@@ -93,9 +102,16 @@ export class Ingest {
     this.#state = 'stopped';
   }
 
-  status(): { state: IngestState; reason: string | undefined; lag: bigint } & Readonly<IngestCounters> {
+  status(): IngestStatus {
     const lag = this.#sources.reduce((sum, { log, stored }) => sum + log.highWatermark - stored, 0n);
-    return { state: this.#state, reason: this.#reason, lag, ...this.counters };
+    return {
+      name: this.#options.definition.name,
+      state: this.#state,
+      reason: this.#reason,
+      hint: undefined,
+      lag,
+      ...this.counters,
+    };
   }
 
   async #run(): Promise<void> {

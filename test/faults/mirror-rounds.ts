@@ -13,6 +13,7 @@ import { buildBatch } from '../../src/protocol/records.ts';
 import { clusterAt, produce } from '../mirror-rig.ts';
 import { type Random, randomFrom } from './random.ts';
 import { TestServer } from './server.ts';
+import { strikeServer } from './strike.ts';
 
 export interface MirrorRounds {
   readonly seed: number;
@@ -114,29 +115,11 @@ async function strike(
   fault: (typeof faults)[number],
   random: Random,
 ): Promise<void> {
-  switch (fault) {
-    case 'broker':
-      await source.killBroker();
-      return source.start();
-    case 'both':
-      source.killPostgres();
-      await source.killBroker();
-      return source.start();
-    case 'stop':
-      await source.stop();
-      return source.start();
-    case 'postgres':
-      return source.killPostgres();
-    case 'backend':
-      source.killBackend(random);
-      return;
-    case 'target':
-      return target.strike();
-    case 'all':
-      await source.killBroker();
-      await target.strike();
-      return source.start();
-  }
+  if (fault === 'target') return target.strike();
+  if (fault !== 'all') return strikeServer(source, fault, random);
+  await source.killBroker();
+  await target.strike();
+  await source.start();
 }
 
 /** Once everything has been copied. */

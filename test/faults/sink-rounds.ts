@@ -7,10 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
-import type pg from 'pg';
 import { readTopic, textOf } from '../read-topic.ts';
 import { type Random, randomFrom } from './random.ts';
 import { TestServer } from './server.ts';
+import { endSessions, eventually, strikeServer } from './strike.ts';
 
 export interface SinkRounds {
   readonly seed: number;
@@ -81,34 +81,8 @@ export async function sinkRounds({ seed, rounds, say = () => {} }: SinkRounds): 
 }
 
 async function strike(server: TestServer, fault: (typeof faults)[number], random: Random): Promise<void> {
-  switch (fault) {
-    case 'broker':
-      await server.killBroker();
-      await server.start();
-      return;
-    case 'both':
-      server.killPostgres();
-      await server.killBroker();
-      await server.start();
-      return;
-    case 'stop':
-      await server.stop();
-      await server.start();
-      return;
-    case 'postgres':
-      server.killPostgres();
-      return;
-    case 'postmaster':
-      server.killPostmaster();
-      return;
-    case 'backend':
-      server.killBackend(random);
-      return;
-    case 'sinks':
-      await eventually(server, client =>
-        client.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'millrace sink'`),
-      );
-  }
+  if (fault !== 'sinks') return strikeServer(server, fault, random);
+  await endSessions(server, `application_name = 'millrace sink'`);
 }
 
 /** Until it is told to stop; what is not acknowledged may be there or not: the topic itself says. */
@@ -150,23 +124,6 @@ const isBad = (value: string): boolean => {
   const { n, note } = JSON.parse(value) as { n: unknown; note: string | null };
   return typeof n !== 'number' || n < 0 || (note?.length ?? 0) > 20;
 };
-
-/** Tries again while PostgreSQL is not there. */
-async function eventually<T>(server: TestServer, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  for (const deadline = Date.now() + 240_000; ; ) {
-    try {
-      const client = await server.sql();
-      try {
-        return await work(client);
-      } finally {
-        await client.end().catch(() => {});
-      }
-    } catch (error) {
-      if (Date.now() > deadline) throw error;
-      await delay(100);
-    }
-  }
-}
 
 interface Stored {
   readonly partition: number;

@@ -6,6 +6,7 @@ import pg from 'pg';
 import { columnsOf, createTypes, randomValues, type TypedColumn } from '../twin-types.ts';
 import { type Random, randomFrom } from './random.ts';
 import { TestServer } from './server.ts';
+import { endSessions, eventually, strikeServer } from './strike.ts';
 
 const allFaults = [
   'broker',
@@ -149,53 +150,9 @@ async function make(server: TestServer, kind: 'captures' | 'sinks', name: string
 }
 
 async function strike(server: TestServer, fault: TwinFault, random: Random): Promise<void> {
-  switch (fault) {
-    case 'broker':
-      await server.killBroker();
-      await server.start();
-      return;
-    case 'both':
-      server.killPostgres();
-      await server.killBroker();
-      await server.start();
-      return;
-    case 'stop':
-      await server.stop();
-      await server.start();
-      return;
-    case 'postgres':
-      server.killPostgres();
-      return;
-    case 'postmaster':
-      server.killPostmaster();
-      return;
-    case 'backend':
-      server.killBackend(random);
-      return;
-    case 'sinks':
-    case 'walsender': {
-      const which = fault === 'sinks' ? `application_name = 'millrace sink'` : `backend_type = 'walsender'`;
-      const kill = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE ${which}`;
-      await eventually(server, client => client.query(kill));
-    }
-  }
-}
-
-/** Tries again while PostgreSQL is not there. What it did whose answer was lost may be done twice. */
-async function eventually<T>(server: TestServer, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  for (const deadline = Date.now() + 120_000; ; ) {
-    try {
-      const client = await server.sql();
-      try {
-        return await work(client);
-      } finally {
-        await client.end().catch(() => {});
-      }
-    } catch (error) {
-      if (error instanceof assert.AssertionError || Date.now() > deadline) throw error;
-      await delay(100);
-    }
-  }
+  if (fault === 'sinks') await endSessions(server, `application_name = 'millrace sink'`);
+  else if (fault === 'walsender') await endSessions(server, `backend_type = 'walsender'`);
+  else await strikeServer(server, fault, random);
 }
 
 /** Until it is told to stop. A statement that fails or whose answer is lost is left at that: the tables say what is. */

@@ -6,6 +6,8 @@
 //
 // Everything here is of one thread and waits for nothing but its own reads and requests; whatever changes calls `wake`. A
 // request is begun only if its timeout is over before the lease of its lane, so none begins after a newer owner's is done.
+// What may be sent, what has become of it and what is read next decide on the same cursors, holds and retries, and each on
+// what the others did: one state machine in one file.
 import { randomUUID } from 'node:crypto';
 import type { Logger } from 'pino';
 import type { Pool } from '../../postgres/pool.ts';
@@ -14,7 +16,8 @@ import { idOf } from '../frame.ts';
 import type { Inbox } from '../inbox.ts';
 import { type Cursor, classes, type Delivery, Hold, holdKey, type Lane, type Retry } from './cursor.ts';
 import type { WebhookSettings } from './definition.ts';
-import { Endpoint, type EndpointRow } from './endpoint.ts';
+import type { Endpoint } from './endpoint.ts';
+import { Endpoints } from './endpoints.ts';
 import { Leases } from './leases.ts';
 import { Queue, type Verdict } from './queue.ts';
 import type { Outcome, Sender } from './sender.ts';
@@ -67,7 +70,6 @@ const readAgainMs = 500;
 /** How soon what finds no room is looked at again. */
 const fullMs = 20;
 const farAwayMs = 60_000;
-const maxEndpoints = 10_000;
 
 export class Dispatcher {
   readonly #options: DispatcherOptions;
@@ -78,7 +80,7 @@ export class Dispatcher {
   readonly #queue: Queue;
   readonly #ordered: boolean;
   readonly #room: number;
-  readonly #endpoints = new Map<bigint, Endpoint>();
+  readonly #endpoints: Endpoints;
   /** Subscribers with a request under way, where their order is kept. */
   readonly #busy = new Set<string>();
   readonly #counters = { delivered: 0, failed: 0, throttled: 0, dead: 0, expired: 0, unaddressed: 0, fenced: 0 };
@@ -99,6 +101,7 @@ export class Dispatcher {
     this.#options = options;
     this.#logger = logger.child({ inbox: inbox.name });
     this.#store = new Store(inbox, pool, randomUUID());
+    this.#endpoints = new Endpoints(this.#store, settings.breaker);
     this.#queue = new Queue(workers);
     this.#ordered = settings.order === 'subscriber';
     this.#room = Math.max(64, 2 * workers);
@@ -144,7 +147,7 @@ export class Dispatcher {
     if (this.#draining) return;
     this.#leases.look();
     try {
-      await this.#lookAtEndpoints();
+      if (await this.#endpoints.look()) this.#unpark();
       await this.#settlements.exclusively(() => this.#lookAtRetries());
     } catch (error) {
       this.#logger.warn({ error: messageOf(error) }, 'endpoints and redriven events could not be read');
@@ -182,7 +185,6 @@ export class Dispatcher {
   status(): WebhookStatus {
     const lanes = this.#leases.lanes;
     const sum = (count: (lane: Lane) => number) => lanes.reduce((total, lane) => total + count(lane), 0);
-    const states = Array.from(this.#endpoints.values(), ({ state }) => state);
     return {
       name: this.#options.inbox.name,
       lanes: lanes.length,
@@ -190,8 +192,8 @@ export class Dispatcher {
       queued: this.#queued,
       retrying: sum(({ retries }) => retries.size),
       held: sum(({ holds }) => holds.size),
-      open: states.filter(state => state === 'open').length,
-      disabled: states.filter(state => state === 'disabled').length,
+      open: this.#endpoints.count('open'),
+      disabled: this.#endpoints.count('disabled'),
       ...this.#counters,
     };
   }
@@ -471,7 +473,7 @@ export class Dispatcher {
     try {
       await this.#readLanes();
       if (this.#dueAt <= performance.now()) await this.#readDue();
-      this.#forgetEndpoints();
+      this.#endpoints.forget();
     } catch (error) {
       if (!this.#stopped) this.#logger.warn({ error: messageOf(error) }, 'events could not be read; trying again');
       await new Promise(resolve => setTimeout(resolve, readAgainMs));
@@ -564,7 +566,7 @@ export class Dispatcher {
   #takeUp(event: StoredEvent, cursor: Cursor | undefined, retry: Retry | undefined): void {
     const lane = cursor?.lane ?? retry!.lane;
     const main = cursor !== undefined && !(cursor instanceof Hold);
-    const endpoint = event.endpoint && this.#endpoint(event.endpoint);
+    const endpoint = event.endpoint && this.#endpoints.of(event.endpoint);
     const hold = main ? lane.holds.get(holdKey(cursor.class, event.subscriber)) : undefined;
     if (hold !== undefined && event.seq > hold.from) {
       this.#settlements.moved(hold.lane.cursors[hold.class]!);
@@ -595,42 +597,6 @@ export class Dispatcher {
     endpoint.queued++;
     this.#queued++;
     this.#queue.push(delivery);
-  }
-
-  #endpoint(row: EndpointRow): Endpoint {
-    const known = this.#endpoints.get(row.id);
-    if (known !== undefined) {
-      known.update(row);
-      return known;
-    }
-    const endpoint = new Endpoint(row, this.#options.settings.breaker);
-    this.#endpoints.set(row.id, endpoint);
-    return endpoint;
-  }
-
-  /** Those that nothing is known about but what the table says. */
-  #forgetEndpoints(): void {
-    if (this.#endpoints.size <= maxEndpoints) return;
-    for (const [id, { active, queued, retrying, state }] of this.#endpoints) {
-      if (active + queued + retrying === 0 && state === 'closed') this.#endpoints.delete(id);
-    }
-  }
-
-  async #lookAtEndpoints(): Promise<void> {
-    const asked = [...this.#endpoints.values()].filter(
-      ({ active, queued, retrying, state }) => active + queued + retrying > 0 || state !== 'closed',
-    );
-    if (asked.length === 0) return;
-    const rows = new Map((await this.#store.endpoints(asked.map(({ id }) => id))).map(row => [row.id, row]));
-    for (const endpoint of asked) {
-      const row = rows.get(endpoint.id);
-      if (row !== undefined) endpoint.update(row);
-      else {
-        endpoint.removed = true;
-        this.#endpoints.delete(endpoint.id);
-      }
-    }
-    this.#unpark();
   }
 
   /** What waits for its endpoint looks whether it is answered again. */

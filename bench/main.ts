@@ -7,12 +7,15 @@ import { parseArgs } from 'node:util';
 import { capturePeers, measureCapture, writeCaptureConfiguration } from './capture/run.ts';
 import { captureScenarios, findCaptureScenarios } from './capture/scenarios.ts';
 import { buildLibrdkafkaClient, librdkafkaVersion } from './clients/librdkafka.ts';
+import { deliverySettings } from './delivery/millrace-notifier.ts';
 import { deliveryPeers, measureDelivery } from './delivery/run.ts';
 import { deliveryScenarios, findDeliveryScenarios } from './delivery/scenarios.ts';
 import { growthSettings, measureGrowth } from './growth.ts';
 import { describeMachine } from './machine.ts';
 import { measureMemory } from './memory.ts';
 import type { Result } from './metrics.ts';
+import { measureMirrors, mirrorPeers } from './mirror/run.ts';
+import { findMirrorScenarios, mirrorScenarios } from './mirror/scenarios.ts';
 import { Copy } from './peers/copy.ts';
 import { Kafka } from './peers/kafka.ts';
 import { Millrace } from './peers/millrace.ts';
@@ -28,26 +31,27 @@ import { findSinkScenarios, sinkScenarios } from './sink/scenarios.ts';
 
 const usage = `npm run bench -- <scenario…> [flags]
 
-Scenarios: ${Object.keys(groups).join(', ')}, memory, growth, capture, sink, delivery; or a scenario's name, or how names begin (--list).
+Scenarios: ${Object.keys(groups).join(', ')}, memory, growth, capture, sink, delivery, mirror; or a scenario's name, or how names begin (--list).
 
   --peers a,b           systems beside Millrace: rows, copy, kafka, kafka-flush (default: rows,copy), or for
-                        capture ${capturePeers.join(', ')}, for sink ${sinkPeers.join(', ')}, for delivery ${deliveryPeers.join(', ')}; or none
+                        capture ${capturePeers.join(', ')}, for sink ${sinkPeers.join(', ')}, for delivery ${deliveryPeers.join(', ')},
+                        for mirror ${mirrorPeers.join(', ')}; or none
   --rounds N            rounds, the first of which is thrown away but for capture (default 6)
   --short               2 rounds of 3 s: to see a change, not to publish
   --seconds N           how long a round produces
   --report NAME         also bench/results/NAME.md with plots
   --json FILE           results to FILE, machine, versions and settings to FILE.meta.json
   --sink KEY=VALUE      a setting of the sink that is measured, tasks=3; any number of them
-  --set KEY=VALUE       a setting of Millrace, e.g. tail.cache.bytes=64MB; any number of them
+  --set KEY=VALUE       a setting of Millrace, e.g. tail.cache.bytes=64MiB; any number of them
   --bootstrap HOST:PORT --database-url URL
                         measure a Millrace that runs already
   --dir DIR             where data directories are made (default: the temporary directory)
   --minutes N           how long memory runs (default 10)
   --records N           how many growth produces, or changes capture's backlogs have (default 3000000), or records
-                        a sink drains (default 600000)
+                        a sink drains (default 600000), or a mirror copies (default: the scenario's)
   --rows N              of capture's large transaction (default 10000000)
   --warmup N            how many seconds of changes come before capture's lag is measured (default 30), or a
-                        pipeline (default 10)
+                        pipeline (default 10), or a mirror's lag (default 20)
   --snapshot-minutes N  how long growth and deliver-snapshot hold a snapshot (default 1)
   --against REF         the commit that regression compares with (default: the last release, where there is one)
   --list                the scenarios' names
@@ -79,7 +83,7 @@ const { values, positionals } = parseArgs({
 });
 
 if (values.list) {
-  const others = [...captureScenarios, ...sinkScenarios, ...deliveryScenarios];
+  const others = [...captureScenarios, ...sinkScenarios, ...deliveryScenarios, ...mirrorScenarios];
   for (const { name } of new Set([...Object.values(groups).flat(), ...others])) console.log(name);
   process.exit(0);
 }
@@ -100,14 +104,18 @@ const wantsGrowth = positionals.includes('growth');
 const capturing = findCaptureScenarios(positionals);
 const sinking = findSinkScenarios(positionals);
 const delivering = findDeliveryScenarios(positionals);
+const mirroring = findMirrorScenarios(positionals);
 const isElsewhere = (word: string): boolean =>
   ['memory', 'growth'].includes(word) ||
-  [findCaptureScenarios, findSinkScenarios, findDeliveryScenarios].some(find => find([word]).length > 0);
+  [findCaptureScenarios, findSinkScenarios, findDeliveryScenarios, findMirrorScenarios].some(
+    find => find([word]).length > 0,
+  );
 const scenarios = findScenarios(positionals.filter(word => !isElsewhere(word))).map(scenario =>
   seconds ? { ...scenario, seconds } : scenario,
 );
 const peerNames = values.peers.split(',').filter(peer => peer && peer !== 'none');
 const rounds = values.rounds ? Number(values.rounds) : values.short ? 2 : isRegression ? 4 : 6;
+const isFirstThrownAway = scenarios.length > 0 || mirroring.length > 0 || sinking.some(({ work }) => work === 'drain');
 const log = (line: string): void => console.log(line);
 buildLibrdkafkaClient();
 
@@ -133,6 +141,8 @@ try {
   if (delivered) results.push(...delivered.results);
   const sunk = sinking.length > 0 ? await runSinks() : undefined;
   if (sunk) results.push(...sunk.results);
+  const mirrored = mirroring.length > 0 ? await runMirrors() : undefined;
+  if (mirrored) results.push(...mirrored.results);
   if (wantsMemory) results.push(...(await alone(millrace, systems, 'produce', runMemory)));
   const settings = Object.fromEntries(
     await Promise.all(systems.map(async system => [system.name, await system.describe()] as const)),
@@ -142,15 +152,22 @@ try {
     ...machine,
     librdkafka: await librdkafkaVersion(),
     rounds,
-    kept: scenarios.length > 0 || sinking.some(({ work }) => work === 'drain') ? rounds - 1 : rounds,
+    kept: isFirstThrownAway ? rounds - 1 : rounds,
     systems: {
       ...Object.fromEntries(systems.map(({ name, description }) => [name, description])),
       ...captured?.systems,
       ...delivered?.systems,
       ...sunk?.systems,
+      ...mirrored?.systems,
     },
-    absent: { ...absent, ...captured?.absent, ...sunk?.absent },
-    settings: { ...settings, ...captured?.settings, ...delivered?.settings, ...sunk?.settings },
+    absent: { ...absent, ...captured?.absent, ...delivered?.absent, ...sunk?.absent, ...mirrored?.absent },
+    settings: {
+      ...settings,
+      ...captured?.settings,
+      ...delivered?.settings,
+      ...sunk?.settings,
+      ...mirrored?.settings,
+    },
   };
   if (values.json) {
     writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
@@ -217,6 +234,15 @@ function runSinks() {
   return measureSinks({ millrace, directory, scenarios: sinking, sizes, peers: peerNames, sinkSettings, rounds, log });
 }
 
+function runMirrors() {
+  const sizes = {
+    records: values.records === undefined ? undefined : Number(values.records),
+    seconds: seconds ?? 20,
+    warmupSeconds: Number(values.warmup ?? (values.short ? 3 : 20)),
+  };
+  return measureMirrors({ millrace, directory, scenarios: mirroring, sizes, peers: peerNames, rounds, log });
+}
+
 async function runMemory(): Promise<Result[]> {
   const { samples, results } = await measureMemory(millrace, Number(values.minutes), log);
   if (values.report) writeMemoryPlot(samples, values.report);
@@ -228,7 +254,11 @@ function makeMillrace(): Millrace {
   if ((bootstrap === undefined) !== (databaseUrl === undefined)) throw new Error('--bootstrap needs --database-url');
   return new Millrace({
     directory,
-    settings: [...(wantsGrowth ? growthSettings : []), ...values.set],
+    settings: [
+      ...(wantsGrowth ? growthSettings : []),
+      ...(delivering.length > 0 ? deliverySettings : []),
+      ...values.set,
+    ],
     config: capturing.length > 0 ? writeCaptureConfiguration(directory) : undefined,
     ...(bootstrap && databaseUrl ? { running: { bootstrap, databaseUrl } } : {}),
   });
@@ -252,7 +282,7 @@ function choosePeers(): System[] {
   };
   if (against) return [makeBefore(against)];
   if (scenarios.length === 0) return [];
-  const elsewhere = [...capturePeers, ...sinkPeers, ...deliveryPeers];
+  const elsewhere = [...capturePeers, ...sinkPeers, ...deliveryPeers, ...mirrorPeers];
   const names = peerNames.filter(peer => peers[peer] || !elsewhere.includes(peer));
   return names.map(name => {
     const make = peers[name];

@@ -6,6 +6,8 @@ export const metrics = {
   deliveries_per_s: { unit: 'deliveries/s', better: 'more' },
   lost_events: { unit: 'events', better: 'less' },
   repeated_events: { unit: 'events', better: 'less' },
+  sent_events: { unit: 'events', better: 'neither' },
+  sending_s: { unit: 's', better: 'neither' },
   recovered_ms: { unit: 'ms', better: 'less' },
   mb_per_s: { unit: 'MB/s', better: 'more' },
   p50_ms: { unit: 'ms', better: 'less' },

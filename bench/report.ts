@@ -50,6 +50,7 @@ const throughputColumns: readonly [string, Cell][] = [
   ['records/s', spread('records_per_s')],
   ['changes/s', spread('changes_per_s')],
   ['deliveries/s', spread('deliveries_per_s')],
+  ['events sent, in s', triple('sent_events', 'sending_s')],
   ['lost / repeated', triple('lost_events', 'repeated_events')],
   ['with a snapshot held / without', medianOf('rate_ratio')],
   ['all back, ms', spread('recovered_ms')],

@@ -1,9 +1,10 @@
 // Runs scenarios: rounds interleaved over the systems, so that whatever else the machine does falls on all of them
 // alike; the first round, in which everything warms up, is thrown away.
 import { spawnSync } from 'node:child_process';
-import { type Metric, metrics, type Result, summarised } from './metrics.ts';
+import type { Result } from './metrics.ts';
 import type { Sample, System } from './peers/system.ts';
-import { signalAll, treeOf } from './processes.ts';
+import { treeOf, whileStopped } from './processes.ts';
+import { Samples } from './samples.ts';
 import type { Scenario, Work } from './scenario.ts';
 
 export interface RunOptions {
@@ -15,24 +16,22 @@ export interface RunOptions {
 }
 
 export async function runScenarios({ scenarios, systems, rounds, log }: RunOptions): Promise<Result[]> {
-  const results: Result[] = [];
+  const samples = new Samples();
   for (const scenario of scenarios) {
     const able = systems.filter(system => system.can(scenario));
     log(`${scenario.name}`);
-    const samples = new Map<System, Sample[]>(able.map(system => [system, []]));
     for (const system of able) await alone(system, systems, scenario.work, () => system.prepare(scenario));
     for (let round = 0; round < rounds; round++) {
       for (const system of able) {
         const sample = await alone(system, systems, scenario.work, () => system.measure(scenario));
         const kept = round > 0;
-        if (kept) samples.get(system)!.push(sample);
+        if (kept) samples.add(scenario.name, system.name, sample);
         log(`  ${kept ? `round ${round}` : 'warm-up'} ${system.name.padEnd(12)} ${summary(sample)}`);
       }
     }
     for (const system of able) await alone(system, systems, scenario.work, () => system.clear(scenario));
-    for (const [system, taken] of samples) results.push(...resultsOf(scenario, system, taken));
   }
-  return results;
+  return samples.results(scenarios, systems);
 }
 
 /** With the other systems' processes stopped, and nothing of theirs left to be written to disk. */
@@ -46,20 +45,7 @@ export async function alone<T>(
   // An embedded Postgres is a child of the broker that started it, and may be what is measured without the broker.
   const mine = new Set(treeOf(system.processes(work)));
   const others = treeOf(systems.flatMap(other => other.processes())).filter(pid => !mine.has(pid));
-  signalAll(others, 'SIGSTOP');
-  try {
-    return await act();
-  } finally {
-    signalAll(others, 'SIGCONT');
-  }
-}
-
-function resultsOf(scenario: Scenario, system: System, samples: readonly Sample[]): Result[] {
-  const measured = Object.keys(metrics).filter(metric => samples.some(sample => metric in sample)) as Metric[];
-  return measured.map(metric => {
-    const values = samples.map(sample => sample[metric]).filter(value => value !== undefined);
-    return summarised(scenario.name, system.name, metric, values);
-  });
+  return whileStopped(others, act);
 }
 
 function summary(sample: Sample): string {

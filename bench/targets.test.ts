@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { findCaptureScenarios } from './capture/scenarios.ts';
 import { findDeliveryScenarios } from './delivery/scenarios.ts';
 import type { Metric, Result } from './metrics.ts';
+import { findMirrorScenarios } from './mirror/scenarios.ts';
 import { findScenarios } from './scenario.ts';
 import { findSinkScenarios } from './sink/scenarios.ts';
 import { judge, targets } from './targets.ts';
@@ -14,8 +15,9 @@ function result(scenario: string, system: string, metric: Metric, median: number
 test('every target names a scenario that there is', () => {
   for (const { scenario } of targets) {
     const asked = [scenario];
-    const elsewhere = [...findCaptureScenarios(asked), ...findSinkScenarios(asked), ...findDeliveryScenarios(asked)];
-    const [found] = elsewhere.length > 0 ? elsewhere : findScenarios(asked);
+    const elsewhere = [findCaptureScenarios, findSinkScenarios, findDeliveryScenarios, findMirrorScenarios];
+    const matches = elsewhere.flatMap(find => find(asked) as { name: string }[]);
+    const [found] = matches.length > 0 ? matches : findScenarios(asked);
     assert.equal(found?.name, scenario);
   }
 });

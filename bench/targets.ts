@@ -76,11 +76,19 @@ const delivery: Target[] = [
   { what: '1,000 connections', scenario: 'deliver-12000', metric: 'deliveries_per_s', atLeast: 10_000 },
   ...within('1,000 connections', 'deliver-12000', { lost_events: 0, repeated_events: 0 }),
   {
-    what: 'a status column',
-    scenario: 'deliver-12000',
+    what: 'a status column, at what each can do',
+    scenario: 'deliver-backlog',
     metric: 'deliveries_per_s',
     peer: 'status-column',
     atLeast: 2,
+  },
+  ...within('a backlog', 'deliver-backlog', { lost_events: 0, repeated_events: 0 }),
+  {
+    what: 'webhooks, leased work',
+    scenario: 'deliver-webhooks-backlog',
+    metric: 'deliveries_per_s',
+    peer: 'graphile-worker',
+    atLeast: 1,
   },
   { what: 'while a snapshot is held', scenario: 'deliver-snapshot', metric: 'rate_ratio', atLeast: 0.9 },
   ...within('1,000 clients that come back at once', 'deliver-storm', {
@@ -128,6 +136,31 @@ const sink: Target[] = [
   ),
 ];
 
+const copies = ['initial-100B', 'initial-10M-100B'];
+const mirror: Target[] = [
+  ...copies.map(
+    (scenario): Target => ({
+      what: 'initial copy to Kafka',
+      scenario,
+      metric: rate,
+      peer: 'mirrormaker2',
+      atLeast: 2,
+    }),
+  ),
+  ...copies.flatMap(scenario => within('log and mirror, resident', scenario, { peak_rss_mb: 200 })),
+  ...(['p50_ms', 'p99_ms'] as const).map(
+    (metric): Target => ({
+      what: 'acknowledged to readable in the target',
+      scenario: 'lag-5000',
+      metric,
+      peer: 'mirrormaker2',
+      atMost: 1,
+    }),
+  ),
+  ...within('acknowledged to readable in the target', 'lag-50000', { p99_ms: 100 }),
+  { what: 'both sides compared', scenario: 'compare-100B', metric: rate, atLeast: 500_000 },
+];
+
 export const targets: readonly Target[] = [
   ...produce('java'),
   ...produce('librdkafka'),
@@ -161,6 +194,7 @@ export const targets: readonly Target[] = [
   ...capture,
   ...delivery,
   ...sink,
+  ...mirror,
 ];
 
 function unbatched(peer: string) {

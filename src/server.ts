@@ -183,7 +183,6 @@ export class Server {
         logger,
       },
       definitions: settings.captures,
-      file: settings.file ?? undefined,
       references: { env: process.env, cwd: process.cwd() },
       produce: sqlProduces
         ? { autoCreate: settings.autoCreateTopicsEnable, maxMessageBytes: settings.messageMaxBytes }
@@ -210,7 +209,6 @@ export class Server {
         logger,
       },
       definitions: settings.sinks,
-      file: settings.file ?? undefined,
       references: { env: process.env, cwd: process.cwd() },
     });
     this.#lifecycle.add(sinks);
@@ -230,9 +228,13 @@ export class Server {
         defaults: serverDefaults(settings),
         term: () => ({ brokerId: settings.nodeId, epoch: log.epoch }),
         logger,
+        members: async groups => {
+          const described = await broker.groups!.describe(groups);
+          return new Map(described.map(({ groupId, members }) => [groupId, members.length]));
+        },
+        offsetAt: (partition, timestamp) => broker.offsetAt(partition, timestamp),
       },
       definitions: settings.mirrors,
-      file: settings.file ?? undefined,
       references: { env: process.env, cwd: process.cwd() },
     });
     this.#lifecycle.add(mirrors);
@@ -249,12 +251,13 @@ export class Server {
       pool,
       logger,
       definitions: settings.inboxes,
-      file: settings.file ?? undefined,
       access: {
         jwtKey: settings.deliverJwtKey,
+        jwtKeyFile: settings.secretFiles.deliverJwtKey,
         jwtIssuer: settings.deliverJwtIssuer,
         jwtAudience: settings.deliverJwtAudience,
         urlKey: settings.deliverUrlKey,
+        urlKeyFile: settings.secretFiles.deliverUrlKey,
         corsOrigins: settings.deliverCorsOrigins,
         host: settings.http.host,
       },

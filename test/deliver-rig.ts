@@ -6,6 +6,7 @@ import { deliveryRoutes } from '../src/deliver/routes.ts';
 import { webhookRoutes } from '../src/deliver/webhooks/routes.ts';
 import { HttpServer } from '../src/http/server.ts';
 import { buildBatch } from '../src/protocol/records.ts';
+import { givenIn } from '../src/runtime/definition.ts';
 import { createRegistry } from '../src/runtime/metrics.ts';
 import type { Log, LogOptions } from '../src/storage/log.ts';
 import type { Topic, Topics } from '../src/storage/topics.ts';
@@ -52,6 +53,7 @@ export const limits = {
 export const secrets = {
   WEBHOOK_SECRET: `whsec_${Buffer.alloc(32, 1).toString('base64')}`,
   WEBHOOK_SECRET_NEW: `whsec_${Buffer.alloc(32, 2).toString('base64')}`,
+  WEBHOOK_KEY: `whsk_${Buffer.alloc(32, 3).toString('base64')}`,
 };
 
 export const openAccess = {
@@ -104,8 +106,7 @@ export async function openDeliverRig(options: Partial<LogOptions> = {}): Promise
         databaseUrl: database.url,
         pool: database.pool,
         logger,
-        definitions,
-        file: 'millrace.yaml',
+        definitions: givenIn('millrace.yaml', definitions),
         access: openAccess,
         limits,
         webhooks: { workers: 32, leaseMs: 60_000, pollMs: 60_000, allow: ['127.0.0.1'] },

@@ -1,34 +1,29 @@
-// A mirror into a real Apache Kafka: its broker is killed while records go into it, Millrace too; then a group moves over.
+// A mirror into a real Apache Kafka, with every way to log in: its broker is killed while records go into it; then a group
+// moves over.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import kafkajs from 'kafkajs';
-import { freePorts, type KafkaServer, kafkaIsMissing, startKafka } from '../compat/kafka/kafka.ts';
 import { createTopic } from '../src/client/admin.ts';
 import { recompress } from '../src/protocol/compression.ts';
 import { buildBatch, type NewRecord } from '../src/protocol/records.ts';
 import { MirrorRig, produce } from './mirror-rig.ts';
+import { logins, SecuredKafka, securedKafkaIsMissing } from './secured-kafka.ts';
 
-const missing = kafkaIsMissing();
+const missing = securedKafkaIsMissing();
 const skip = missing ? { skip: missing } : {};
 
 let directory: string;
-let kafka: KafkaServer;
-let port: number;
+let kafka: SecuredKafka;
 let rig: MirrorRig;
-
-async function start(): Promise<void> {
-  kafka = await startKafka({ port, dataDir: join(directory, 'kafka'), heap: '400M' });
-}
 
 before(async () => {
   if (missing) return;
   directory = mkdtempSync(join(tmpdir(), 'millrace-mirror-'));
-  [port] = (await freePorts(1)) as [number];
-  await start();
-  rig = await MirrorRig.open(`127.0.0.1:${port}`);
+  kafka = await SecuredKafka.start(directory);
+  rig = await MirrorRig.open(`127.0.0.1:${kafka.ports.plain}`);
 });
 after(async () => {
   await rig?.remove();
@@ -44,6 +39,18 @@ const records = (count: number): NewRecord[] =>
     const key = made % 10 === 0 ? null : text(`k${made % 100}`);
     return { timestamp: BigInt(Date.now()), key, value: text(`v${made}`), headers: [{ key: 'h', value: null }] };
   });
+
+/** Over TLS, with a login. */
+function securedTarget(login: keyof typeof logins): object {
+  const { password, ...sasl } = logins[login];
+  const secret = join(directory, `${login}.secret`);
+  writeFileSync(secret, password);
+  return {
+    bootstrap: `localhost:${kafka.ports.saslTls}`,
+    tls: { ca: `file:${kafka.certificates.authority}` },
+    sasl: { ...sasl, password: `file:${secret}` },
+  };
+}
 
 test('Kafka has every record once, at its offset, though its broker is killed', {
   ...skip,
@@ -61,7 +68,7 @@ test('Kafka has every record once, at its offset, though its broker is killed', 
     partitionCount: 1,
     config: { 'message.timestamp.type': 'LogAppendTime' },
   });
-  await rig.create('kafka', { topics: ['*'], groupsEveryMs: 200 });
+  await rig.create('kafka', { target: securedTarget('ann512'), topics: ['*'], groupsEveryMs: 200 });
   await rig.until('kafka', ({ state, partitions }) => state === 'running' && partitions.length >= 4);
   const load = async (batches: number): Promise<void> => {
     for (let i = 0; i < batches; i++) {
@@ -71,9 +78,9 @@ test('Kafka has every record once, at its offset, though its broker is killed', 
   };
   await load(150);
   const loading = load(150);
-  process.kill(kafka.pid, 'SIGKILL');
+  await kafka.kill();
   await loading;
-  await start();
+  await kafka.start();
   await produce(sourceCluster, 'stamped', 0, buildBatch({ records: records(10) }));
   // Further ahead of its time than Kafka takes: one of three.
   const ahead = BigInt(Date.now() + 86_400_000 * 2);
@@ -91,6 +98,27 @@ test('Kafka has every record once, at its offset, though its broker is killed', 
   const orders = ranges.filter(({ topic }) => topic === 'orders');
   assert.equal(orders.length, 3, 'one range for each partition');
   for (const { sourceOffset, targetOffset } of orders) assert.deepEqual([sourceOffset, targetOffset], [0, 0]);
+});
+
+test('each login copies; with a wrong password nothing goes, and it is told why', {
+  ...skip,
+  timeout: 120_000,
+}, async () => {
+  const { sourceCluster } = rig;
+  await createTopic(sourceCluster, { name: 'secret', partitionCount: 1 });
+  await produce(sourceCluster, 'secret', 0, buildBatch({ records: records(5) }));
+  for (const login of ['bob', 'ann256'] as const) {
+    const target = securedTarget(login);
+    await rig.create(login, { target, topics: ['secret'], rename: { secret: `secret.${login}` } });
+    await rig.caughtUp(login);
+    assert.equal((await rig.compare(login)).records, 5n);
+  }
+  const target = securedTarget('bob');
+  writeFileSync(join(directory, 'bob.secret'), 'guessed');
+  await rig.create('wrong', { target, topics: ['secret'], rename: { secret: 'secret.wrong' } });
+  const { target: told } = await rig.until('wrong', status => status.target?.trouble !== undefined);
+  assert.match(told!.trouble!, /the broker refused the login of bob/);
+  for (const name of ['bob', 'ann256', 'wrong']) await rig.api(`/${name}`, 'DELETE');
 });
 
 test('a group that moves over mid-load has each record once', { ...skip, timeout: 120_000 }, async () => {

@@ -6,8 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import kafkajs from 'kafkajs';
-import { freePorts, type KafkaServer, kafkaIsMissing, startKafka } from '../compat/kafka/kafka.ts';
+import { type KafkaServer, kafkaIsMissing, startKafka } from '../compat/kafka/kafka.ts';
+import { freePort } from './free-port.ts';
 import { eventually } from './open-log.ts';
+import { patiently } from './read-remote.ts';
 import { openSinkRig, type SinkRig } from './sink-rig.ts';
 
 const missing = kafkaIsMissing();
@@ -39,8 +41,7 @@ async function start(): Promise<void> {
 before(async () => {
   if (missing) return;
   directory = mkdtempSync(join(tmpdir(), 'millrace-kafka-source-'));
-  const [plain, sasl] = await freePorts(2);
-  ports = { plain: plain!, sasl: sasl! };
+  ports = { plain: await freePort(), sasl: await freePort() };
   rig = await openSinkRig();
   await start();
 });
@@ -107,7 +108,7 @@ test('transactions of a Kafka that is killed are in the table once, and those ab
       }
     };
     await write(0);
-    process.kill(kafka.pid, 'SIGKILL');
+    await kafka.kill();
     await start();
     await write(1);
     const ids = async () =>
@@ -121,7 +122,7 @@ test('transactions of a Kafka that is killed are in the table once, and those ab
     });
     assert.deepEqual(await ids(), wanted);
     await eventually(async () => {
-      const [answer] = await admin.fetchOffsets({ groupId: 'sink-items', topics: ['shop.item'] });
+      const [answer] = await patiently(() => admin.fetchOffsets({ groupId: 'sink-items', topics: ['shop.item'] }));
       const shown = new Map(answer!.partitions.map(({ partition, offset }) => [partition, BigInt(offset)]));
       return sink.status().partitions.every(({ partition, committed, end }) => {
         return committed === end && shown.get(partition) === end;

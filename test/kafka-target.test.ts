@@ -1,74 +1,29 @@
 // Captures into a real Apache Kafka: every way to log in, and a broker that is killed while records go into it. Read with
 // kafkajs.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { freePorts, type KafkaServer, kafkaIsMissing, startKafka } from '../compat/kafka/kafka.ts';
 import { Cluster } from '../src/client/cluster.ts';
 import type { ConnectionOptions, TlsOptions } from '../src/client/connection.ts';
 import { AuthenticationError, UnreachableError } from '../src/client/errors.ts';
 import { openRig } from './capture-rig.ts';
-import { type Certificates, cannotMakeCertificates, makeCertificates } from './certificates.ts';
 import { readRemote } from './read-remote.ts';
+import { logins, SecuredKafka, securedKafkaIsMissing } from './secured-kafka.ts';
 
-const missing = kafkaIsMissing() || cannotMakeCertificates();
+const missing = securedKafkaIsMissing();
 const skip = missing ? { skip: missing } : {};
-const password = 'scram secret';
 
 const text = (path: string): string => readFileSync(path, 'utf8');
-const serverFile = (): string => join(directory, 'server.pem');
 
 let directory: string;
-let certificates: Certificates;
-let kafka: KafkaServer;
-let ports: { plain: number; sasl: number; saslTls: number; tls: number };
-
-async function start(): Promise<void> {
-  kafka = await startKafka({
-    port: ports.plain,
-    dataDir: join(directory, 'kafka'),
-    heap: '400M',
-    listeners: {
-      SASL_PLAINTEXT: `127.0.0.1:${ports.sasl}`,
-      SASL_SSL: `localhost:${ports.saslTls}`,
-      SSL: `localhost:${ports.tls}`,
-    },
-    scramUsers: { ann: password },
-    overrides: {
-      'sasl.enabled.mechanisms': 'PLAIN,SCRAM-SHA-256,SCRAM-SHA-512',
-      ...Object.fromEntries(
-        ['sasl_plaintext', 'sasl_ssl'].flatMap(listener => [
-          [
-            `listener.name.${listener}.plain.sasl.jaas.config`,
-            'org.apache.kafka.common.security.plain.PlainLoginModule required user_bob="plain secret";',
-          ],
-          ...[256, 512].map(bits => [
-            `listener.name.${listener}.scram-sha-${bits}.sasl.jaas.config`,
-            'org.apache.kafka.common.security.scram.ScramLoginModule required;',
-          ]),
-        ]),
-      ),
-      'listener.name.ssl.ssl.client.auth': 'required',
-      'ssl.keystore.type': 'PEM',
-      'ssl.keystore.location': serverFile(),
-      'ssl.truststore.type': 'PEM',
-      'ssl.truststore.location': certificates.authority,
-      'num.partitions': '3',
-    },
-  });
-}
+let kafka: SecuredKafka;
 
 before(async () => {
   if (missing) return;
   directory = mkdtempSync(join(tmpdir(), 'millrace-kafka-'));
-  certificates = makeCertificates(directory, ['DNS:localhost'], 'ann');
-  // Key and certificate in one file, as Kafka reads them.
-  writeFileSync(serverFile(), text(certificates.server.key) + text(certificates.server.cert));
-  const [plain, sasl, saslTls, tls] = await freePorts(4);
-  ports = { plain: plain!, sasl: sasl!, saslTls: saslTls!, tls: tls! };
-  await start();
+  kafka = await SecuredKafka.start(directory, { 'num.partitions': '3' });
 });
 
 after(async () => {
@@ -87,24 +42,27 @@ async function logIn(host: string, port: number, options: Partial<ConnectionOpti
 }
 
 test('Kafka takes the logins that are right, and none of the others', skip, async () => {
-  const ann = (mechanism: 'SCRAM-SHA-256' | 'SCRAM-SHA-512') => ({ mechanism, username: 'ann', password });
-  const bob = { mechanism: 'PLAIN', username: 'bob', password: 'plain secret' } as const;
+  const { certificates, ports } = kafka;
   const tls: TlsOptions = { ca: text(certificates.authority) };
   const plainId = await logIn('127.0.0.1', ports.plain, {});
   assert.ok(plainId);
-  for (const sasl of [bob, ann('SCRAM-SHA-256'), ann('SCRAM-SHA-512')]) {
+  for (const sasl of Object.values(logins)) {
     assert.equal(await logIn('127.0.0.1', ports.sasl, { sasl }), plainId);
     assert.equal(await logIn('localhost', ports.saslTls, { sasl, tls }), plainId);
     const wrong = { ...sasl, password: 'guessed' };
     await assert.rejects(logIn('127.0.0.1', ports.sasl, { sasl: wrong }), AuthenticationError);
   }
-  await assert.rejects(logIn('127.0.0.1', ports.sasl, { sasl: { ...bob, username: 'ann' } }), AuthenticationError);
+  await assert.rejects(
+    logIn('127.0.0.1', ports.sasl, { sasl: { ...logins.bob, username: 'ann' } }),
+    AuthenticationError,
+  );
 });
 
 test('Kafka’s certificate is verified, and ours shown', skip, async () => {
+  const { certificates, ports } = kafka;
   const [ca, stranger] = [text(certificates.authority), text(certificates.stranger)];
   const [cert, key] = [text(certificates.client.cert), text(certificates.client.key)];
-  const sasl = { mechanism: 'SCRAM-SHA-512', username: 'ann', password } as const;
+  const sasl = logins.ann512;
   const refused: [TlsOptions, RegExp][] = [
     [{}, /self-signed certificate|unable to verify|unable to get/],
     [{ ca: stranger }, /self-signed certificate|unable to verify|unable to get/],
@@ -125,8 +83,9 @@ test('a table’s rows and changes go to Kafka once, in order, though its broker
   ...skip,
   timeout: 300_000,
 }, async t => {
+  const { certificates, ports } = kafka;
   const rig = await openRig();
-  process.env.TARGET_PASSWORD = password;
+  process.env.TARGET_PASSWORD = logins.ann256.password;
   process.env.TARGET_CA = text(certificates.authority);
   try {
     const { pool } = rig.database;
@@ -145,12 +104,11 @@ test('a table’s rows and changes go to Kafka once, in order, though its broker
     await capture.reached('streaming');
     for (let round = 1; round <= 2; round++) {
       const change = pool.query('UPDATE item SET n = $1 WHERE id % 7 <> $1', [round]);
-      const killed = kafka.pid;
-      process.kill(killed, 'SIGKILL');
+      await kafka.kill();
       await change;
       await pool.query('INSERT INTO item SELECT 1000 * $1::int + i, $1 FROM generate_series(1, 50) i', [round]);
       await pool.query('DELETE FROM item WHERE id = $1', [round]);
-      await start();
+      await kafka.start();
     }
     const { rows } = await pool.query<{ id: number; n: number }>('SELECT id, n FROM item ORDER BY id');
     const folded = (records: readonly { key: string | null; value: string | null }[]) => {

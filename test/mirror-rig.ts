@@ -1,6 +1,10 @@
-// A Millrace whose topics are mirrored, and what they are mirrored to: a second Millrace, or the cluster that is given.
+// A Millrace whose topics are mirrored, and what they are mirrored to: a second Millrace, or the cluster that is given. Into
+// the first (`createInto`), what is the target otherwise is the source.
+import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Cluster } from '../src/client/cluster.ts';
+import { fetchOffsets } from '../src/client/groups.ts';
+import { commitOffsets } from '../src/client/offsets.ts';
 import { type Compared, compareMirror, type Difference } from '../src/mirror/compare.ts';
 import type { MirrorStatus } from '../src/mirror/mirror.ts';
 import { ErrorCode, errorOf } from '../src/protocol/errors.ts';
@@ -72,6 +76,11 @@ export class MirrorRig {
     return this.api('', 'POST', { name, definition: { target, ...definition } });
   }
 
+  createInto(name: string, definition: object): Promise<JsonStatus> {
+    const source = { bootstrap: this.targetAddress, metadataMs: 200 };
+    return this.api('', 'POST', { name, definition: { source, ...definition } });
+  }
+
   status(name: string): Promise<JsonStatus> {
     return this.api(`/${name}`);
   }
@@ -91,10 +100,11 @@ export class MirrorRig {
   /** Returns what differs beside the sums. */
   async compare(name: string): Promise<Compared & { readonly found: readonly Difference[] }> {
     const found: Difference[] = [];
+    const { partitions, source: isInto } = await this.status(name);
     const compared = await compareMirror({
-      source: this.sourceCluster,
-      target: this.targetCluster,
-      partitions: (await this.status(name)).partitions as never,
+      source: isInto ? this.targetCluster : this.sourceCluster,
+      target: isInto ? this.sourceCluster : this.targetCluster,
+      partitions: partitions as never,
       ranges: await this.api(`/${name}/offsets`),
       onDifference: difference => found.push(difference),
     });
@@ -131,4 +141,34 @@ export async function produce(cluster: Cluster, topic: string, partition: number
   const { errorCode, baseOffset } = responses[0]!.partitionResponses[0]!;
   if (errorCode !== ErrorCode.NONE) throw new Error(errorOf(errorCode).name);
   return baseOffset;
+}
+
+/**
+ * Commits `from` at source offsets in turn, each by a group of its own, has mirror `move` write them, and looks for the target
+ * offsets in `to`. Of partition 0 of topic `moved`, with source offset 9 among them: that group then goes its own way.
+ */
+export async function assertGroupsMove(
+  rig: MirrorRig,
+  from: Cluster,
+  to: Cluster,
+  expected: readonly (readonly [source: bigint, target: bigint])[],
+): Promise<void> {
+  const commit = (cluster: Cluster, group: string, offset: bigint, metadata?: string): Promise<void> =>
+    commitOffsets(cluster, group, [{ topic: 'moved', partition: 0, offset, metadata }]);
+  const sync = () => rig.api<{ group: string; state: string }[]>('/move/groups', 'POST');
+  for (const [source, target] of expected) {
+    await commit(from, `g${source}`, source, 'm');
+    await sync();
+    const [moved] = await fetchOffsets(to, `g${source}`);
+    assert.deepEqual([moved?.offset, moved?.metadata], [target, 'm'], `offset ${source}`);
+  }
+  const at = async () => (await fetchOffsets(to, 'g9'))[0]!.offset;
+  // Back again at its source, it follows; once it has committed in the target itself, it is left alone.
+  await commit(from, 'g9', 2n);
+  await sync();
+  assert.equal(await at(), 9n, 'seven records are before the first in the target');
+  await commit(to, 'g9', 12n);
+  await commit(from, 'g9', 4n);
+  assert.equal((await sync()).find(({ group }) => group === 'g9')?.state, 'moved');
+  assert.equal(await at(), 12n);
 }

@@ -3,12 +3,12 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { createTopic, latest, listOffsets, topicConfig } from '../src/client/admin.ts';
 import { fetchPartition } from '../src/client/fetch.ts';
-import { fetchOffsets } from '../src/client/groups.ts';
-import { commitOffsets } from '../src/client/offsets.ts';
-import { decodeBatch, recompress } from '../src/protocol/compression.ts';
+import { comparePartition, type Difference } from '../src/mirror/compare.ts';
+import { recompress } from '../src/protocol/compression.ts';
 import { codec, splitBatches } from '../src/protocol/record-batch.ts';
-import { buildBatch, type NewRecord } from '../src/protocol/records.ts';
-import { MirrorRig, produce } from './mirror-rig.ts';
+import { buildBatch } from '../src/protocol/records.ts';
+import { assertOdd, now, odd, records, text } from './mirror-records.ts';
+import { assertGroupsMove, MirrorRig, produce } from './mirror-rig.ts';
 
 let rig: MirrorRig;
 before(async () => {
@@ -16,10 +16,6 @@ before(async () => {
 });
 after(() => rig?.remove());
 
-const text = (value: string): Buffer => Buffer.from(value);
-const now = BigInt(Date.now());
-const records = (count: number): NewRecord[] =>
-  Array.from({ length: count }, (_, i) => ({ timestamp: now + BigInt(i), key: text(`k${i}`), value: text(`v${i}`) }));
 const endOf = async (topic: string): Promise<bigint> =>
   (await listOffsets(rig.targetCluster, topic, [0], latest)).get(0)!;
 
@@ -27,19 +23,6 @@ test('every record is in the target as it is stored, at its offset, in a topic t
   const { sourceCluster, targetCluster } = rig;
   const config = { 'retention.ms': '123456789', 'compression.type': 'producer' };
   await createTopic(sourceCluster, { name: 'orders', partitionCount: 3, config });
-  const odd: NewRecord[] = [
-    { timestamp: 5n, key: null, value: null },
-    {
-      timestamp: now,
-      key: text(''),
-      value: text('headers'),
-      headers: [
-        { key: 'a', value: text('1') },
-        { key: 'a', value: null },
-        { key: '', value: text('') },
-      ],
-    },
-  ];
   for (const number of [0, 1, 2, 3, 4]) {
     const batch = buildBatch({ records: [...odd, ...records(50)] });
     await produce(sourceCluster, 'orders', number % 3, await recompress(batch, number, { maxBytes: 2 ** 20 }));
@@ -66,16 +49,7 @@ test('every record is in the target as it is stored, at its offset, in a topic t
     batches.map(batch => codec(batch)),
     [0, 3],
   );
-  const [first, second] = await decodeBatch(batches[0]!, 2 ** 20);
-  assert.deepEqual([first!.key, first!.value, first!.timestamp], [null, null, 5n]);
-  assert.deepEqual(
-    second!.headers.map(({ key, value }) => [key, value?.toString() ?? null]),
-    [
-      ['a', '1'],
-      ['a', null],
-      ['', ''],
-    ],
-  );
+  await assertOdd(batches[0]!);
   assert.deepEqual(await topicConfig(targetCluster, 'shop.orders.ers', ['retention.ms', 'compression.type']), config);
 
   // What is said of it: SQL, HTTP and metrics.
@@ -120,21 +94,7 @@ test('where offsets differ they are translated, and a group that stops here goes
     [10n, 20n],
     [20n, 30n],
   ];
-  for (const [source, target] of expected) {
-    await commitOffsets(sourceCluster, `g${source}`, [{ topic: 'moved', partition: 0, offset: source, metadata: 'm' }]);
-    await rig.api('/move/groups', 'POST');
-    const [there] = await fetchOffsets(targetCluster, `g${source}`);
-    assert.deepEqual([there?.offset, there?.metadata], [target, 'm'], `offset ${source}`);
-  }
-  // Back again here, it follows; once it has committed there itself, it is left alone.
-  await commitOffsets(sourceCluster, 'g9', [{ topic: 'moved', partition: 0, offset: 2n }]);
-  await rig.api('/move/groups', 'POST');
-  assert.equal((await fetchOffsets(targetCluster, 'g9'))[0]!.offset, 9n);
-  await commitOffsets(targetCluster, 'g9', [{ topic: 'moved', partition: 0, offset: 12n }]);
-  await commitOffsets(sourceCluster, 'g9', [{ topic: 'moved', partition: 0, offset: 4n }]);
-  const groups = await rig.api<{ group: string; state: string }[]>('/move/groups', 'POST');
-  assert.equal(groups.find(({ group }) => group === 'g9')?.state, 'moved');
-  assert.equal((await fetchOffsets(targetCluster, 'g9'))[0]!.offset, 12n);
+  await assertGroupsMove(rig, sourceCluster, targetCluster, expected);
 });
 
 test('a record that the target refuses is in the dead letters with its neighbours in the target; strict stops at it', async () => {
@@ -198,4 +158,39 @@ test('topics and partitions that come later are copied; a paused mirror stays so
   );
   await rig.api('/later', 'DELETE');
   await assert.rejects(rig.status('later'), /404/);
+});
+
+test('compare tells each record that differs or is missing, and counts the others', async () => {
+  const { sourceCluster } = rig;
+  const ours = records(6);
+  const theirs = ours.slice(0, 5).map((record, i) => ({
+    ...record,
+    ...(i === 1 ? { value: text('other') } : {}),
+    ...(i === 2 ? { headers: [{ key: 'h', value: null }] } : {}),
+  }));
+  for (const [name, list] of Object.entries({ ours, theirs })) {
+    await createTopic(sourceCluster, { name, partitionCount: 1 });
+    await produce(sourceCluster, name, 0, buildBatch({ records: list }));
+  }
+  const found: Difference[] = [];
+  const compared = await comparePartition({
+    source: sourceCluster,
+    target: sourceCluster,
+    topic: 'ours',
+    targetTopic: 'theirs',
+    partition: 0,
+    ranges: [{ sourceOffset: 0n, targetOffset: 0n, records: 6n }],
+    targetStart: 0n,
+    onDifference: difference => found.push(difference),
+  });
+  assert.deepEqual(compared, { records: 3n, differences: 3n, foreign: 0n });
+  assert.deepEqual(
+    found.map(({ kind, sourceOffset, targetDigest }) => [kind, sourceOffset, targetDigest === undefined]),
+    [
+      ['differs', 1n, false],
+      ['differs', 2n, false],
+      ['missing', 5n, true],
+    ],
+  );
+  assert.notEqual(found[0]!.sourceDigest, found[0]!.targetDigest);
 });

@@ -9,6 +9,18 @@ export interface RemoteRecord {
   readonly headers: Readonly<Record<string, string>>;
 }
 
+/** An admin client of kafkajs hands on what a cluster answers that has just begun, where it says that it may be asked again. */
+export async function patiently<T>(ask: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error as { retriable?: boolean }).retriable) throw error;
+      await new Promise(resolve => setTimeout(resolve, 50));
+    }
+  }
+}
+
 /** By partition and offset, up to the ends as they are when it begins. */
 export async function readRemote(bootstrap: string, topic: string): Promise<RemoteRecord[]> {
   // A cluster that has just begun looks for its coordinators for a while.
@@ -25,7 +37,7 @@ export async function readRemote(bootstrap: string, topic: string): Promise<Remo
   const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 100, retry });
   try {
     const ends = new Map<number, bigint>();
-    for (const { partition, offset } of await admin.fetchTopicOffsets(topic)) {
+    for (const { partition, offset } of await patiently(() => admin.fetchTopicOffsets(topic))) {
       if (BigInt(offset) > 0n) ends.set(partition, BigInt(offset));
     }
     const records: RemoteRecord[] = [];

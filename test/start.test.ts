@@ -64,6 +64,7 @@ test('a first start is ready, serves, and says how to use it; SIGTERM stops all 
   }
   await query('CREATE TABLE kept AS SELECT 42 AS answer');
   assert.deepEqual(await millrace.stop(), { code: 0, signal: null });
+  assert.doesNotMatch(millrace.stderr, /Warning/);
   assertPostgresIsGone();
 });
 

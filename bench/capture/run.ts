@@ -3,9 +3,9 @@
 // when its system is warm. Nothing of a system runs while another is measured. Millrace is the log of all of them.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Metric, metrics, type Result, summarised } from '../metrics.ts';
 import type { Millrace } from '../peers/millrace.ts';
 import type { Sample } from '../peers/system.ts';
+import { type Measured, Samples, shown } from '../samples.ts';
 import { DebeziumPipeline } from './debezium-pipeline.ts';
 import { CaptureBench } from './measure.ts';
 import { captureConfiguration, MillracePipeline, pauseAll, publications } from './millrace-pipeline.ts';
@@ -24,13 +24,6 @@ export interface CaptureRun {
   readonly log: (line: string) => void;
 }
 
-export interface CaptureMeasured {
-  readonly results: Result[];
-  readonly systems: Record<string, string>;
-  readonly absent: Record<string, string>;
-  readonly settings: Record<string, Record<string, string>>;
-}
-
 export const capturePeers: readonly string[] = ['debezium', 'pg_recvlogical'];
 const recvlogicalSlot = 'bench_recvlogical';
 
@@ -41,7 +34,7 @@ export function writeCaptureConfiguration(directory: string): string {
   return path;
 }
 
-export async function measureCapture(run: CaptureRun): Promise<CaptureMeasured> {
+export async function measureCapture(run: CaptureRun): Promise<Measured> {
   const { millrace, scenarios } = run;
   const source = await CaptureSource.open(millrace.databaseUrl!);
   try {
@@ -60,7 +53,7 @@ class Measuring {
   readonly #pipelines: Pipeline[];
   readonly #absent: Record<string, string> = {};
   readonly #recvlogical: string | undefined;
-  readonly #samples = new Map<string, Sample[]>();
+  readonly #samples = new Samples();
 
   constructor(run: CaptureRun, source: CaptureSource) {
     const { millrace, directory, peers, log } = run;
@@ -85,7 +78,7 @@ class Measuring {
     for (const [name, why] of Object.entries(this.#absent)) log(`without ${name}: ${why}`);
   }
 
-  async all(scenarios: readonly CaptureScenario[]): Promise<CaptureMeasured> {
+  async all(scenarios: readonly CaptureScenario[]): Promise<Measured> {
     const of = (work: CaptureScenario['work']) => scenarios.filter(scenario => scenario.work === work);
     for (const scenario of of('backlog')) await this.#rounds(scenario.name, () => this.#backlog(scenario));
     if (of('live').length > 0) await this.#rounds('live', () => this.#live(of('live')));
@@ -149,14 +142,11 @@ class Measuring {
   }
 
   #keep(scenario: CaptureScenario, system: string, sample: Sample): void {
-    const shown = Object.entries(sample).map(([metric, value]) => `${metric} ${value!.toPrecision(4)}`);
-    this.#run.log(`    ${scenario.name} ${system.padEnd(15)} ${shown.join('  ')}`);
-    const key = `${scenario.name} ${system}`;
-    this.#samples.set(key, [...(this.#samples.get(key) ?? []), sample]);
+    this.#run.log(`    ${scenario.name} ${system.padEnd(15)} ${shown(sample)}`);
+    this.#samples.add(scenario.name, system, sample);
   }
 
-  async #measured(scenarios: readonly CaptureScenario[]): Promise<CaptureMeasured> {
-    const results: Result[] = [];
+  async #measured(scenarios: readonly CaptureScenario[]): Promise<Measured> {
     const systems: Record<string, string> = {};
     const settings: Record<string, Record<string, string>> = {};
     const named = [
@@ -164,15 +154,6 @@ class Measuring {
       ...(this.#recvlogical === undefined ? [] : [['pg_recvlogical', recvlogicalDescription] as const]),
     ];
     for (const [name, description] of named) systems[name] = description;
-    for (const { name: scenario } of scenarios) {
-      for (const [system] of named) {
-        const samples = this.#samples.get(`${scenario} ${system}`) ?? [];
-        for (const metric of Object.keys(metrics) as Metric[]) {
-          const values = samples.flatMap(sample => sample[metric] ?? []);
-          if (values.length > 0) results.push(summarised(scenario, system, metric, values));
-        }
-      }
-    }
     const { changes, transactionRows, seconds, warmupSeconds } = this.#run.sizes;
     settings.millrace = {
       ...(await this.#run.millrace.describe()),
@@ -182,6 +163,10 @@ class Measuring {
     };
     for (const pipeline of this.#pipelines.slice(1)) settings[pipeline.name] = await pipeline.describe();
     if (this.#recvlogical !== undefined) settings.pg_recvlogical = { version: this.#recvlogical, plugin: 'pgoutput' };
+    const results = this.#samples.results(
+      scenarios,
+      named.map(([name]) => ({ name })),
+    );
     return { results, systems, absent: this.#absent, settings };
   }
 }

@@ -7,7 +7,8 @@
  *   consume  topic= partitions= seconds= records= consumers= from the beginning, no group, each all of it
  *   tail     as produce, and consumers= that wait at the end meanwhile, each of which gets all of it
  *   latency  as produce with rate=, warmup=, consumers=; open loop: a record's clock starts when it was due, not when it was
- *            sent, so a stall is charged to every record it delays (no coordinated omission)
+ *            sent, so a stall is charged to every record it delays (no coordinated omission). With reader-bootstrap= and
+ *            reader-topic= the consumers read a copy elsewhere, and "lag" is from a record's acknowledgement to its arrival there
  *   lag      topic= partitions= warmup= seconds=  how old changes are that arrive: by "ts_us" of Debezium's source, the commit's
  *            time (with the plain format by "ts" of its meta), on this machine's clock
  *   evict    dir=                          drops a directory's files from the page cache
@@ -71,12 +72,14 @@ static void set_number(rd_kafka_conf_t *conf, const char *name, double value) {
   set(conf, name, digits);
 }
 
-static rd_kafka_conf_t *base_conf(void) {
+static rd_kafka_conf_t *conf_for(const char *bootstrap) {
   rd_kafka_conf_t *conf = rd_kafka_conf_new();
-  set(conf, "bootstrap.servers", text("bootstrap", NULL));
+  set(conf, "bootstrap.servers", bootstrap);
   set(conf, "client.id", "millrace-bench");
   return conf;
 }
+
+static rd_kafka_conf_t *base_conf(void) { return conf_for(text("bootstrap", NULL)); }
 
 static rd_kafka_t *open_handle(rd_kafka_type_t type, rd_kafka_conf_t *conf) {
   char error[256];
@@ -329,7 +332,7 @@ static int64_t end_of(rd_kafka_t *handle, const char *topic, int partition) {
 }
 
 static void open_reader(struct reader *reader, int64_t from) {
-  rd_kafka_conf_t *conf = base_conf();
+  rd_kafka_conf_t *conf = conf_for(text("reader-bootstrap", text("bootstrap", NULL)));
   set(conf, "group.id", "millrace-bench");
   set(conf, "enable.auto.commit", "false");
   set(conf, "auto.offset.reset", "error");
@@ -337,7 +340,7 @@ static void open_reader(struct reader *reader, int64_t from) {
   set_number(conf, "fetch.wait.max.ms", number("fetch-wait", 500));
   reader->handle = open_handle(RD_KAFKA_CONSUMER, conf);
   rd_kafka_poll_set_consumer(reader->handle);
-  const char *name = text("topic", NULL);
+  const char *name = text("reader-topic", text("topic", NULL));
   rd_kafka_topic_t *topic = rd_kafka_topic_new(reader->handle, name, NULL);
   await_metadata(reader->handle, topic);
   rd_kafka_topic_destroy(topic);
@@ -445,14 +448,39 @@ static int run_tail(void) {
 
 static struct latency acknowledged;
 
+/* By record, where a copy is read: when it was acknowledged, and when it arrived. Its number is behind its due time. */
+static int64_t *acknowledged_ns, *arrived_ns;
+
+static void record_moment(int64_t *moments, const rd_kafka_message_t *message) {
+  if (!moments) return;
+  uint64_t i;
+  memcpy(&i, (char *)message->payload + sizeof(int64_t), sizeof i);
+  moments[i] = now_ns();
+}
+
+/* What is read before the producer has heard of its acknowledgement has no lag. */
+static struct latency copy_lag(uint64_t first, uint64_t total) {
+  struct latency lag = {malloc(total * sizeof(float)), 0, total, 0};
+  for (uint64_t i = first; i < total; i++) {
+    if (!acknowledged_ns[i] || !arrived_ns[i]) continue;
+    int64_t ns = arrived_ns[i] - acknowledged_ns[i];
+    lag.ms[lag.count++] = ns > 0 ? ns / 1e6f : 0;
+  }
+  return lag;
+}
+
 static void record_latency(struct latency *latency, int64_t due_ns) {
   if (due_ns < latency->from_ns || latency->count == latency->capacity) return;
   latency->ms[latency->count++] = (now_ns() - due_ns) / 1e6f;
 }
 
 static void on_every_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque) {
-  if (message->err) note_failure(message->err);
-  else record_latency(&acknowledged, (int64_t)(intptr_t)message->_private);
+  if (message->err) {
+    note_failure(message->err);
+    return;
+  }
+  record_latency(&acknowledged, (int64_t)(intptr_t)message->_private);
+  record_moment(acknowledged_ns, message);
 }
 
 static void *poll_reports(void *argument) {
@@ -471,6 +499,7 @@ static void *poll_records(void *argument) {
       int64_t due;
       memcpy(&due, message->payload, sizeof due);
       record_latency(&reader->delivered, due);
+      record_moment(arrived_ns, message);
       reader->records++;
     }
     rd_kafka_message_destroy(message);
@@ -500,6 +529,12 @@ static int run_latency(void) {
   uint64_t total = (uint64_t)(rate * (seconds + warmup));
   acknowledged.capacity = total;
   acknowledged.ms = malloc(total * sizeof(float));
+  int of_copy = *text("reader-topic", "") != 0;
+  if (of_copy) {
+    if (payload_size < sizeof(int64_t) + sizeof(uint64_t)) die("size= leaves no room for a record's number");
+    acknowledged_ns = calloc(total, sizeof *acknowledged_ns);
+    arrived_ns = calloc(total, sizeof *arrived_ns);
+  }
 
   rd_kafka_conf_t *conf = producer_conf();
   rd_kafka_conf_set_dr_msg_cb(conf, on_every_report);
@@ -537,6 +572,7 @@ static int run_latency(void) {
     }
     memcpy(record, payload(i), payload_size);
     memcpy(record, &due, sizeof due);
+    if (of_copy) memcpy(record + sizeof due, &i, sizeof i);
     while (rd_kafka_produce(topic, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY, record, payload_size, NULL, 0, (void *)(intptr_t)due)) usleep(1000);
   }
   int64_t drained_by = now_ns() + (int64_t)(number("patience", 30) * 1e9);
@@ -555,6 +591,11 @@ static int run_latency(void) {
   print_latency("ack", &acknowledged);
   putchar(',');
   print_latency("end_to_end", &delivered);
+  if (of_copy) {
+    struct latency lag = copy_lag((uint64_t)(rate * warmup), total);
+    putchar(',');
+    print_latency("lag", &lag);
+  }
   puts("}");
   return failed != 0;
 }

@@ -1,16 +1,9 @@
-// The C client on librdkafka: built once with the machine's own compiler, then run as a process of its own, so that
-// it shares nothing with the systems but the CPUs.
-import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
-import { fileURLToPath } from 'node:url';
+// The C client on librdkafka.
+import { build } from './build.ts';
 import { type Arguments, nameValue, runProgram } from './program.ts';
 
-const source = fileURLToPath(new URL('./librdkafka.c', import.meta.url));
-/** Named by what it is made from: another tree's, or an earlier one's, is never taken for it. */
-const version = createHash('sha256').update(readFileSync(source)).digest('hex').slice(0, 12);
-const binary = fileURLToPath(new URL(`../../.cache/bench/librdkafka-${version}`, import.meta.url));
+const debianPackage = { name: 'librdkafka-dev', missing: /librdkafka\/rdkafka\.h|lrdkafka/ };
+let binary: string | undefined;
 
 export interface Produced {
   readonly records: number;
@@ -52,30 +45,17 @@ export interface Latencies {
   readonly cpu_s: number;
   readonly ack: LatencyPercentiles;
   readonly end_to_end: LatencyPercentiles;
+  /** Where consumers read a copy. */
+  readonly lag?: LatencyPercentiles;
 }
 
-/** Builds the client where that has not been done; as root it may install what it needs. */
+/** Once, before it is run. */
 export function buildLibrdkafkaClient(): void {
-  if (existsSync(binary)) return;
-  mkdirSync(dirname(binary), { recursive: true });
-  let built = compile();
-  if (built.status !== 0 && process.getuid?.() === 0 && /librdkafka\/rdkafka\.h|lrdkafka/.test(built.stderr)) {
-    process.stderr.write('installing librdkafka-dev with apt-get\n');
-    spawnSync('apt-get', ['install', '-y', '-q', 'librdkafka-dev'], { stdio: ['ignore', 2, 2] });
-    built = compile();
-  }
-  if (built.status === 0) return;
-  const why = built.error?.message ?? built.stderr;
-  throw new Error(`the librdkafka client cannot be built (a C compiler and librdkafka-dev are needed): ${why}`);
-}
-
-function compile() {
-  const flags = ['-O2', '-Wall', '-o', binary, source, '-lrdkafka', '-lpthread'];
-  return spawnSync('cc', flags, { encoding: 'utf8' });
+  binary = build({ name: 'librdkafka', libraries: ['rdkafka', 'pthread'], debianPackage });
 }
 
 export const librdkafka = <T>(mode: string, values: Arguments): Promise<T> =>
-  runProgram<T>(binary, [mode, ...nameValue(values)]);
+  runProgram<T>(binary!, [mode, ...nameValue(values)]);
 
 export const librdkafkaVersion = async (): Promise<string> =>
   (await librdkafka<{ version: string }>('version', {})).version;

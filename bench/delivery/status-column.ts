@@ -1,11 +1,11 @@
 // The design that inboxes replace, as well as it can be built without leaving it: one row an event with a status that goes
-// from not_pushed over claimed to pushed. Arguments: database URL, bootstrap server, topic. Tells its parent its URL.
+// from not_pushed over claimed to pushed. See peer-process.ts.
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Kafka, logLevel } from 'kafkajs';
 import pg from 'pg';
 import type { Notification } from '../../examples/notifications/notification.ts';
+import { readTopic } from './peer-source.ts';
 
 const [databaseUrl = '', bootstrap = '', topic = ''] = process.argv.slice(2);
 const pickers = 4;
@@ -45,28 +45,22 @@ const server = createServer((request, response) => {
     if (own.size === 0) connections.delete(user);
   });
 });
-server.listen(0, '127.0.0.1', () => process.send?.(`http://127.0.0.1:${(server.address() as AddressInfo).port}`));
+await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
 
-const consumer = new Kafka({ brokers: [bootstrap], logLevel: logLevel.ERROR }).consumer({ groupId: `bench-${topic}` });
-await consumer.connect();
-await consumer.subscribe({ topic, fromBeginning: true });
-await consumer.run({
-  eachBatchAutoResolve: true,
-  async eachBatch({ batch }) {
-    const texts = batch.messages.map(({ value }) => value!.toString());
-    const events = texts.map(text => JSON.parse(text) as Notification);
-    await pool.query(
-      `INSERT INTO notifications (event_id, user_id, event_type, priority, payload)
-       SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::text[]) ON CONFLICT DO NOTHING`,
-      [
-        events.map(event => event.event_id),
-        events.map(event => event.user_id),
-        events.map(event => event.event_type),
-        events.map(event => priorities[event.priority]),
-        texts,
-      ],
-    );
-  },
+await readTopic(bootstrap, topic, async texts => {
+  const events = texts.map(text => JSON.parse(text) as Notification);
+  await pool.query({
+    name: 'insert',
+    text: `INSERT INTO notifications (event_id, user_id, event_type, priority, payload)
+      SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::text[]) ON CONFLICT DO NOTHING`,
+    values: [
+      events.map(event => event.event_id),
+      events.map(event => event.user_id),
+      events.map(event => event.event_type),
+      events.map(event => priorities[event.priority]),
+      texts,
+    ],
+  });
 });
 
 for (let i = 0; i < pickers; i++) void pick(`picker-${i}`);
@@ -76,8 +70,7 @@ setInterval(() => {
      WHERE status = 'claimed' AND lease_timeout < now()`,
   );
 }, reclaimEveryMs);
-process.on('SIGTERM', () => process.exit());
-process.on('disconnect', () => process.exit());
+process.send?.(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
 
 async function pick(instance: string): Promise<never> {
   for (;;) {

@@ -48,4 +48,18 @@ export async function startCost({ broker, postgres, databaseUrl }: Payers) {
   };
 }
 
+/** Begins to count CPU time; the function it gives tells what a million of `count` things have cost since. */
+export function startCpu(servers: readonly Processes[], postgres: Processes): (count: number) => Sample {
+  const read = () => [servers.reduce((sum, one) => sum + cpuSeconds(one), 0), cpuSeconds(postgres)] as const;
+  const before = read();
+  return count => {
+    const [ofServers, ofPostgres] = read().map((cpu, i) => ((cpu - before[i]!) / count) * million) as [number, number];
+    return {
+      cpu_s_per_million: ofServers + ofPostgres,
+      broker_cpu_s_per_million: ofServers,
+      postgres_cpu_s_per_million: ofPostgres,
+    };
+  };
+}
+
 export const none: Processes = { roots: [] };

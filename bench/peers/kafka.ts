@@ -9,8 +9,8 @@ import { Broker } from './broker.ts';
 /** What stat counts in. */
 const blockBytes = 512;
 
-/** It is stopped with SIGSTOP while others are measured; its controller must not take it for dead afterwards. */
-const patience = { 'broker.session.timeout.ms': '3600000', 'log.retention.ms': '-1' };
+/** For one that is stopped with SIGSTOP while others are measured: its controller must not take it for dead afterwards. */
+export const patience = { 'broker.session.timeout.ms': '3600000', 'log.retention.ms': '-1' };
 
 export class Kafka extends Broker {
   readonly name: string;

@@ -7,7 +7,7 @@ import { createWriteStream, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { freePorts } from '../../compat/kafka/kafka.ts';
+import { freePort } from '../../test/free-port.ts';
 import { evict } from '../clients/librdkafka.ts';
 import { Broker } from './broker.ts';
 import { describePostgres, query } from './database.ts';
@@ -63,7 +63,7 @@ export class Millrace extends Broker {
       return;
     }
     mkdirSync(this.dataDir, { recursive: true });
-    if (this.#ports.length === 0) this.#ports = await freePorts(2);
+    if (this.#ports.length === 0) this.#ports = [await freePort(), await freePort()];
     const [kafka, http] = this.#ports as [number, number];
     const addresses = ['--kafka', `127.0.0.1:${kafka}`, '--http', `127.0.0.1:${http}`, '--data-dir', this.dataDir];
     if (config !== undefined) addresses.push('--config', config);

@@ -1,8 +1,8 @@
 // The program behind copy-sink.ts. node --import tsx copy-client.ts name=value…; says "ready" when its rows are, writes
 // them, and ends when its input does: what it has cost is read until then.
 import { once } from 'node:events';
+import { CopyRows } from '../../src/postgres/copy-rows.ts';
 import { Session } from '../../src/postgres/session.ts';
-import { CopyRows } from '../../src/sink/copy-rows.ts';
 import { stored } from './stream.ts';
 
 const values = new Map(process.argv.slice(2).map(pair => pair.split(/=(.*)/s).slice(0, 2) as [string, string]));

@@ -2,7 +2,7 @@
 //   rate=N   so many a second, open loop: a marker's clock starts when it was due; sent every 5 ms
 //   rate=0   as many as the sink takes: no more than `ahead` records are in the topic that are not in the table
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
-import { TopicWriter } from './load.ts';
+import { TopicWriter } from '../clients/topic-writer.ts';
 import { Batching, MetricStream, partitions } from './stream.ts';
 
 const values = new Map(process.argv.slice(2).map(pair => pair.split(/=(.*)/s).slice(0, 2) as [string, string]));
@@ -13,7 +13,7 @@ const lingerMs = 5;
 const chunk = 1000;
 const lagPollMs = 100;
 
-const writer = await TopicWriter.open(values.get('bootstrap')!, values.get('topic')!);
+const writer = await TopicWriter.open(values.get('bootstrap')!, values.get('topic')!, partitions);
 const batching = new Batching(number('schemas') === 1);
 const stream = new MetricStream({ repeats: number('repeats'), seed: 7, markerEvery: rate > 0 ? 200 : 1000 });
 const wallClock = (): number => performance.timeOrigin + performance.now();

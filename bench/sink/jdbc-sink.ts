@@ -2,14 +2,20 @@
 // table the one that all write to. Plain JSON is given a schema by the converter (schema.content, KIP-1054).
 import { join } from 'node:path';
 import { type KafkaServer, kafkaVersion, startKafka } from '../../compat/kafka/kafka.ts';
+import { ConnectWorker, connectVersion, heap } from '../peers/connect.ts';
+import { patience } from '../peers/kafka.ts';
 import type { Processes } from '../processes.ts';
-import { ConnectWorker, connectVersion, heap, jdbcSinkVersion } from './connect.ts';
 import { load } from './load.ts';
 import type { SinkScenario } from './scenarios.ts';
 import { type SinkSystem, type SinkSystemContext, seed, synchronousCommit, topicOf } from './system.ts';
 
-/** Its broker is stopped with SIGSTOP while others are measured; the controller must not take it for dead afterwards. */
-const patience = { 'broker.session.timeout.ms': '3600000', 'log.retention.ms': '-1' };
+const jdbcSinkVersion = '3.6.0.Final';
+/** Aiven's is not on Maven Central. */
+const plugin = {
+  name: `connect-jdbc-${jdbcSinkVersion}`,
+  artifacts: [`io.debezium:debezium-connector-jdbc:${jdbcSinkVersion}:tar.gz:plugin`],
+};
+const json = 'org.apache.kafka.connect.json.JsonConverter';
 
 /** What the JVMs of all variants are: started once. */
 export class ConnectCluster {
@@ -25,7 +31,13 @@ export class ConnectCluster {
   async start(): Promise<void> {
     const { directory } = this.#context;
     this.#kafka = await startKafka({ dataDir: join(directory, 'kafka'), overrides: patience });
-    this.#worker = await ConnectWorker.start(this.#kafka.bootstrap, join(directory, 'connect'));
+    const { bootstrap } = this.#kafka;
+    this.#worker = await ConnectWorker.start({
+      bootstrap,
+      directory: join(directory, 'connect'),
+      plugin,
+      converter: json,
+    });
   }
 
   async stop(): Promise<void> {
@@ -157,9 +169,9 @@ export class JdbcSink implements SinkSystem {
         ...(scenario.schemas
           ? {}
           : {
-              'key.converter': 'org.apache.kafka.connect.json.JsonConverter',
+              'key.converter': json,
               'key.converter.schema.content': schemaContent.key,
-              'value.converter': 'org.apache.kafka.connect.json.JsonConverter',
+              'value.converter': json,
               'value.converter.schema.content': schemaContent.value,
             }),
       }),

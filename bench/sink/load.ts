@@ -1,68 +1,6 @@
 // Fills a topic with the stream's records, the same bytes on any broker.
-import { createTopic, newProducerId } from '../../src/client/admin.ts';
-import { Cluster } from '../../src/client/cluster.ts';
-import { Producer } from '../../src/client/producer.ts';
+import { TopicWriter } from '../clients/topic-writer.ts';
 import { Batching, partitions, stored } from './stream.ts';
-
-/** Not acknowledged, at most. */
-const queuedBytes = 8 * 2 ** 20;
-
-export function clusterAt(bootstrap: string): Cluster {
-  const [host = '', port] = bootstrap.split(':');
-  return new Cluster({ clientId: 'millrace-bench', bootstrap: [{ host, port: Number(port) }] });
-}
-
-export class TopicWriter {
-  readonly cluster: Cluster;
-  readonly #topic: string;
-  readonly #producer: Producer;
-  #failure: Error | undefined;
-  #wake: () => void = () => {};
-  #unacknowledged = 0;
-
-  private constructor(cluster: Cluster, topic: string, producerId: bigint) {
-    this.cluster = cluster;
-    this.#topic = topic;
-    this.#producer = new Producer({ cluster, producerId, epoch: 0 });
-  }
-
-  /** Makes the topic where there is none. */
-  static async open(bootstrap: string, topic: string): Promise<TopicWriter> {
-    const cluster = clusterAt(bootstrap);
-    await createTopic(cluster, { name: topic, partitionCount: partitions, replicationFactor: 1 });
-    return new TopicWriter(cluster, topic, await newProducerId(cluster));
-  }
-
-  /** Resolves when there is room for more. */
-  async write(partition: number, batch: Buffer): Promise<void> {
-    this.#unacknowledged++;
-    this.#producer
-      .append(this.#topic, partition, batch)
-      .catch((error: Error) => {
-        this.#failure ??= error;
-      })
-      .finally(() => {
-        this.#unacknowledged--;
-        this.#wake();
-      });
-    await this.#until(() => this.#producer.queuedBytes < queuedBytes);
-  }
-
-  /** Resolves when everything is acknowledged. */
-  async close(): Promise<void> {
-    await this.#until(() => this.#unacknowledged === 0);
-    this.cluster.close();
-  }
-
-  async #until(done: () => boolean): Promise<void> {
-    while (!done() && !this.#failure) {
-      await new Promise<void>(resolve => {
-        this.#wake = resolve;
-      });
-    }
-    if (this.#failure) throw this.#failure;
-  }
-}
 
 export async function load(
   bootstrap: string,
@@ -70,7 +8,7 @@ export async function load(
   { repeats, schemas, seed }: { readonly repeats: number; readonly schemas: boolean; readonly seed: number },
   records: number,
 ): Promise<void> {
-  const writer = await TopicWriter.open(bootstrap, topic);
+  const writer = await TopicWriter.open(bootstrap, topic, partitions);
   const batching = new Batching(schemas);
   const now = Date.now();
   for (const placed of stored({ repeats, seed }, records)) {

@@ -3,10 +3,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { nameValue, runProgram } from '../clients/program.ts';
 import { percentiles } from '../metrics.ts';
-import { none } from '../peers/cost.ts';
+import { none, startCpu } from '../peers/cost.ts';
 import type { Millrace } from '../peers/millrace.ts';
 import type { Sample } from '../peers/system.ts';
-import { cpuSeconds, type Processes, peakMb, resetPeak } from '../processes.ts';
+import { type Processes, peakMb, resetPeak } from '../processes.ts';
 import type { MillraceSink } from './millrace-sink.ts';
 import type { SinkScenario, SinkSizes } from './scenarios.ts';
 import { stored } from './stream.ts';
@@ -126,17 +126,8 @@ export class SinkBench {
   #spending(sink: Processes, broker: Processes): (records: number) => Sample {
     const { postgres } = this.#millrace.payers;
     for (const processes of [sink, broker]) resetPeak(processes);
-    const read = () => [cpuSeconds(sink) + cpuSeconds(broker), cpuSeconds(postgres)] as const;
-    const before = read();
-    return records => {
-      const [ofSink, ofPostgres] = read().map((cpu, i) => ((cpu - before[i]!) / records) * million) as [number, number];
-      return {
-        cpu_s_per_million: ofSink + ofPostgres,
-        broker_cpu_s_per_million: ofSink,
-        postgres_cpu_s_per_million: ofPostgres,
-        peak_rss_mb: peakMb(sink) + peakMb(broker),
-      };
-    };
+    const cost = startCpu([sink, broker], postgres);
+    return records => ({ ...cost(records), peak_rss_mb: peakMb(sink) + peakMb(broker) });
   }
 }
 

@@ -14,6 +14,7 @@ export class MillraceSink implements SinkSystem {
   readonly #millrace: Millrace;
   readonly #settings: Readonly<Record<string, number>>;
   readonly #loaded = new Set<string>();
+  #remotes = 0;
 
   /** `settings`: of the sink, tasks and the like. */
   constructor(millrace: Millrace, settings: Readonly<Record<string, number>>) {
@@ -45,11 +46,13 @@ export class MillraceSink implements SinkSystem {
   }
 
   begin(scenario: SinkScenario): Promise<void> {
-    return this.beginWith(topicOf(scenario), scenario.mode);
+    // Where a sink stands in a remote Kafka outlives it, by its group.
+    const remote = { source: { bootstrap: this.#millrace.bootstrap }, group: `${name}-${++this.#remotes}` };
+    return this.beginWith(topicOf(scenario), scenario.mode, scenario.remote ? remote : {});
   }
 
-  async beginWith(topic: string, mode: SinkScenario['mode']): Promise<void> {
-    const definition = { topics: [topic], table: 'public.metrics', mode, ...this.#settings };
+  async beginWith(topic: string, mode: SinkScenario['mode'], source: object = {}): Promise<void> {
+    const definition = { topics: [topic], table: 'public.metrics', mode, ...source, ...this.#settings };
     const made = await fetch(`${this.#millrace.http}/api/sinks`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },

@@ -1,10 +1,10 @@
 // npm run bench -- sink: topics into the metrics table of one Postgres, by Millrace, by Kafka Connect and by raw COPY, in one
 // run. Rounds are interleaved, the first of a drain is thrown away. While one system is measured the processes of the
 // others are stopped; the Postgres is Millrace's embedded one for all.
-import { type Metric, metrics, type Result, summarised } from '../metrics.ts';
 import type { Millrace } from '../peers/millrace.ts';
 import type { Sample } from '../peers/system.ts';
-import { signalAll } from '../processes.ts';
+import { whileStopped } from '../processes.ts';
+import { type Measured, Samples, shown } from '../samples.ts';
 import { CopySink } from './copy-sink.ts';
 import { ConnectCluster, JdbcSink, type JdbcVariant } from './jdbc-sink.ts';
 import { SinkBench } from './measure.ts';
@@ -26,13 +26,6 @@ export interface SinkRun {
   readonly log: (line: string) => void;
 }
 
-export interface SinkMeasured {
-  readonly results: Result[];
-  readonly systems: Record<string, string>;
-  readonly absent: Record<string, string>;
-  readonly settings: Record<string, Record<string, string>>;
-}
-
 const jdbcVariants: Readonly<Record<string, JdbcVariant>> = {
   jdbc: { unnest: false, tasks: 6 },
   'jdbc-2': { unnest: false, tasks: 2 },
@@ -40,7 +33,7 @@ const jdbcVariants: Readonly<Record<string, JdbcVariant>> = {
 };
 export const sinkPeers: readonly string[] = [...Object.keys(jdbcVariants), 'copy'];
 
-export async function measureSinks(run: SinkRun): Promise<SinkMeasured> {
+export async function measureSinks(run: SinkRun): Promise<Measured> {
   const table = await MetricsTable.open(run.millrace.databaseUrl!);
   const measuring = new Measuring(run, table);
   try {
@@ -59,7 +52,7 @@ class Measuring {
   readonly #millrace: MillraceSink;
   readonly #systems: SinkSystem[];
   readonly #absent: Record<string, string> = {};
-  readonly #samples = new Map<string, Sample[]>();
+  readonly #samples = new Samples();
   #connect: ConnectCluster | undefined;
 
   constructor(run: SinkRun, table: MetricsTable) {
@@ -91,14 +84,15 @@ class Measuring {
     await this.#connect?.stop();
   }
 
-  async all(): Promise<SinkMeasured> {
+  async all(): Promise<Measured> {
     const { scenarios, rounds, log, sizes } = this.#run;
     for (const scenario of scenarios) {
       log(scenario.name);
       if (scenario.work === 'drain') {
-        for (const system of this.#systems) await this.#alone(system, () => system.prepare(scenario, sizes.records));
+        const systems = scenario.remote ? [this.#millrace] : this.#systems;
+        for (const system of systems) await this.#alone(system, () => system.prepare(scenario, sizes.records));
         for (let round = 0; round < rounds; round++) {
-          for (const system of [...this.#systems]) await this.#drain(system, scenario, round > 0);
+          for (const system of [...systems]) await this.#drain(system, scenario, round > 0);
         }
       } else {
         const measure = scenario.work === 'pipeline' ? 'pipeline' : 'latency';
@@ -125,36 +119,19 @@ class Measuring {
     }
   }
 
-  async #alone<T>(system: SinkSystem, work: () => Promise<T>): Promise<T> {
+  #alone<T>(system: SinkSystem, work: () => Promise<T>): Promise<T> {
     const own = system.pids();
     const others = this.#systems.flatMap(other => other.pids()).filter(pid => !own.includes(pid));
-    signalAll(others, 'SIGSTOP');
-    try {
-      return await work();
-    } finally {
-      signalAll(others, 'SIGCONT');
-    }
+    return whileStopped(others, work);
   }
 
   #keep(scenario: SinkScenario, system: string, sample: Sample, kept: boolean): void {
-    const shown = Object.entries(sample).map(([metric, value]) => `${metric} ${value!.toPrecision(4)}`);
-    this.#run.log(`  ${kept ? '' : 'warm-up '}${system.padEnd(15)} ${shown.join('  ')}`);
-    const key = `${scenario.name} ${system}`;
-    if (kept) this.#samples.set(key, [...(this.#samples.get(key) ?? []), sample]);
+    this.#run.log(`  ${kept ? '' : 'warm-up '}${system.padEnd(15)} ${shown(sample)}`);
+    if (kept) this.#samples.add(scenario.name, system, sample);
   }
 
-  async #measured(): Promise<SinkMeasured> {
+  async #measured(): Promise<Measured> {
     const { scenarios, sizes } = this.#run;
-    const results: Result[] = [];
-    for (const { name: scenario } of scenarios) {
-      for (const { name: system } of this.#systems) {
-        const samples = this.#samples.get(`${scenario} ${system}`) ?? [];
-        for (const metric of Object.keys(metrics) as Metric[]) {
-          const values = samples.flatMap(sample => sample[metric] ?? []);
-          if (values.length > 0) results.push(summarised(scenario, system, metric, values));
-        }
-      }
-    }
     const settings: Record<string, Record<string, string>> = {};
     for (const system of this.#systems) settings[system.name] = await system.describe();
     const { records, seconds, warmupSeconds } = sizes;
@@ -163,7 +140,7 @@ class Measuring {
       pipeline: `${seconds} s after ${warmupSeconds} s`,
     });
     return {
-      results,
+      results: this.#samples.results(scenarios, this.#systems),
       systems: Object.fromEntries(this.#systems.map(({ name, description }) => [name, description])),
       absent: this.#absent,
       settings,

@@ -13,6 +13,8 @@ export interface SinkScenario {
   readonly schemas: boolean;
   /** latency: records a second. */
   readonly rate: number;
+  /** drain: the sink reads the topic as one of a remote Kafka, which its own Millrace is. No peer does that. */
+  readonly remote: boolean;
 }
 
 /** How much of it, as the command line says. */
@@ -34,6 +36,7 @@ function scenario(work: SinkWork, shape: 'fresh' | 'repeats' | 'insert', schemas
     repeats: shape === 'repeats' ? 0.5 : 0,
     schemas,
     rate,
+    remote: false,
   };
 }
 
@@ -42,6 +45,10 @@ export const sinkScenarios: readonly SinkScenario[] = [
     scenario('drain', shape, false),
     scenario('drain', shape, true),
   ]),
+  ...[false, true].map(schemas => {
+    const drained = scenario('drain', 'fresh', schemas);
+    return { ...drained, name: drained.name.replace('sink', 'sink-remote'), remote: true };
+  }),
   scenario('pipeline', 'fresh', false),
   scenario('pipeline', 'repeats', true),
   scenario('latency', 'fresh', true, 20_000),

@@ -185,13 +185,15 @@ func killed(ctx context.Context) {
 func staticMember(ctx context.Context) {
 	topic := newTopic(ctx, "static", 4)
 	group := unique("static")
-	first := join(group, topic, kgo.InstanceID("first"))
-	second := join(group, topic, kgo.InstanceID("second"))
+	// Long enough for one to be away on a machine that does much else.
+	patient := kgo.SessionTimeout(45 * time.Second)
+	first := join(group, topic, kgo.InstanceID("first"), patient)
+	second := join(group, topic, kgo.InstanceID("second"), patient)
 	until("two partitions each", func() bool { return len(first.partitions()) == 2 && len(second.partitions()) == 2 })
 	before := second.partitions()
 	_, generation := first.client.GroupMetadata()
 	second.leave()
-	again := join(group, topic, kgo.InstanceID("second"))
+	again := join(group, topic, kgo.InstanceID("second"), patient)
 	until("the same partitions", func() bool { return slices.Equal(again.partitions(), before) })
 	sent := spread(ctx, topic, 4, "static", nil)
 	received(sent, first, again)

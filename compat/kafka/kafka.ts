@@ -4,9 +4,9 @@
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createWriteStream, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { freePort } from '../../test/free-port.ts';
 
 export const kafkaVersion = '4.3.1';
 
@@ -35,6 +35,8 @@ export interface KafkaServer {
   readonly pid: number;
   readonly logFile: string;
   stop(): Promise<void>;
+  /** SIGKILL; resolves when its ports and files are free. */
+  kill(): Promise<void>;
 }
 
 /** Why Apache Kafka cannot be run here, or false. */
@@ -65,8 +67,8 @@ export function kafkaClasspath(): string {
 
 export async function startKafka(options: KafkaOptions): Promise<KafkaServer> {
   const classpath = kafkaClasspath();
-  const [freePort, controllerPort] = await freePorts(2);
-  const port = options.port || freePort!;
+  const port = options.port || (await freePort());
+  const controllerPort = await freePort();
   const logs = join(options.dataDir, 'log');
   const more = Object.entries(options.listeners ?? {}).map(([name, address]) => `${name}://${address}`);
   mkdirSync(options.dataDir, { recursive: true });
@@ -127,12 +129,18 @@ function start(java: string[], config: string, bootstrap: string, logFile: strin
       seen = seen.slice(-200) + chunk.toString('latin1');
       if (!seen.includes('Kafka Server started')) return;
       child.removeAllListeners('exit');
-      resolve({ bootstrap, pid: child.pid!, logFile, stop: () => stop(child) });
+      resolve({
+        bootstrap,
+        pid: child.pid!,
+        logFile,
+        stop: () => end(child, 'SIGTERM'),
+        kill: () => end(child, 'SIGKILL'),
+      });
     });
   });
 }
 
-function stop(child: ChildProcess): Promise<void> {
+function end(child: ChildProcess, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
   return new Promise(resolve => {
     const lastResort = setTimeout(() => child.kill('SIGKILL'), 30_000);
@@ -140,25 +148,6 @@ function stop(child: ChildProcess): Promise<void> {
       clearTimeout(lastResort);
       resolve();
     });
-    child.kill('SIGTERM');
+    child.kill(signal);
   });
-}
-
-/** Ports that were free a moment ago; held together until all are known, so that they differ. */
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer());
-  const ports = await Promise.all(
-    servers.map(
-      server =>
-        new Promise<number>((resolve, reject) => {
-          server.once('error', reject);
-          server.listen(0, '127.0.0.1', () => {
-            const address = server.address();
-            if (address && typeof address === 'object') resolve(address.port);
-          });
-        }),
-    ),
-  );
-  await Promise.all(servers.map(server => new Promise(resolve => server.close(resolve))));
-  return ports;
 }

@@ -1,7 +1,7 @@
 // Three services that have something to tell: jobs, connections, followers. Each sends its share of the rate, in batches
 // of a hundredth of a second, with acks=all.
 import { Kafka, logLevel, Partitioners } from 'kafkajs';
-import { type Notification, now } from './notification.ts';
+import { Service, services } from './service.ts';
 
 export interface ProducersOptions {
   readonly broker: string;
@@ -20,17 +20,12 @@ export interface Producers {
   stop(): Promise<void>;
 }
 
-const services: Readonly<Record<string, readonly [string, ...string[]]>> = {
-  jobs: ['job.recommended', 'job.applied', 'job.closed'],
-  connections: ['connection.requested', 'connection.accepted', 'connection.birthday', 'connection.moved'],
-  followers: ['follower.new', 'follower.posted', 'follower.milestone'],
-};
 const tickMs = 10;
 
 export async function startProducers(options: ProducersOptions): Promise<Producers> {
   const kafka = new Kafka({ brokers: [options.broker], logLevel: logLevel.ERROR });
   const sent = { all: 0, connected: 0 };
-  const running = await Promise.all(Object.keys(services).map(service => startProducer(kafka, service, options, sent)));
+  const running = await Promise.all(services.map(name => startProducer(kafka, new Service(name), options, sent)));
   return {
     sent,
     async stop() {
@@ -41,43 +36,28 @@ export async function startProducers(options: ProducersOptions): Promise<Produce
 
 async function startProducer(
   kafka: Kafka,
-  service: string,
+  service: Service,
   options: ProducersOptions,
   sent: Producers['sent'],
 ): Promise<() => Promise<void>> {
   const { topic, users, connected, connectedShare } = options;
-  const perSecond = options.eventsPerSecond / Object.keys(services).length;
+  const perSecond = options.eventsPerSecond / services.length;
   const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner, maxInFlightRequests: 1 });
   await producer.connect();
-  const numbers = new Map<number, number>();
   const began = performance.now();
-  let made = 0;
   const next = (): { key: string; value: string } => {
     const online = Math.random() < connectedShare;
     const user = Math.floor(Math.random() * (online ? connected : users));
-    const n = numbers.get(user) ?? 0;
-    numbers.set(user, n + 1);
-    const types = services[service]!;
-    const notification: Notification = {
-      event_id: `${service}-${user}-${n}`,
-      event_type: types[made % types.length]!,
-      priority: made % 10 === 0 ? 'HIGH' : made % 3 === 0 ? 'LOW' : 'MEDIUM',
-      user_id: `user-${user}`,
-      sent_at: now(),
-      producer: service,
-      n,
-      payload: { text: 'Somebody you know has done something that you may want to hear of.' },
-    };
-    made++;
     sent.all++;
     if (user < connected) sent.connected++;
+    const notification = service.next(user);
     return { key: notification.user_id, value: JSON.stringify(notification) };
   };
   let sending: Promise<unknown> = Promise.resolve();
   let idle = true;
   const timer = setInterval(() => {
     if (!idle) return; // what is due comes with the next batch
-    const due = Math.floor(((performance.now() - began) / 1000) * perSecond) - made;
+    const due = Math.floor(((performance.now() - began) / 1000) * perSecond) - service.made;
     if (due <= 0) return;
     idle = false;
     const messages = Array.from({ length: due }, next);

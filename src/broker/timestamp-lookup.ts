@@ -15,6 +15,9 @@ const maxInflatedBytes = 64 * 1024 * 1024;
 /** Rows that are read at a time. */
 const lookups = new Allowance(4);
 
+/** Where it is looked, and what bounds that. */
+export type Lookup = Pick<BrokerContext, 'log' | 'inflation'>;
+
 export interface Found {
   readonly offset: bigint;
   /** ms since the Unix epoch. */
@@ -24,7 +27,7 @@ export interface Found {
 
 /** The first record at or past the log start whose timestamp is `timestamp` or later. Rejects as decompress does. */
 export function firstRecordSince(
-  broker: BrokerContext,
+  broker: Lookup,
   partition: PartitionLog,
   timestamp: bigint,
 ): Promise<Found | undefined> {
@@ -36,7 +39,7 @@ export function firstRecordSince(
 }
 
 /** The first record with the newest timestamp of the partition. Rejects as decompress does. */
-export async function newestRecord(broker: BrokerContext, partition: PartitionLog): Promise<Found | undefined> {
+export async function newestRecord(broker: Lookup, partition: PartitionLog): Promise<Found | undefined> {
   await lookups.take(1);
   try {
     const start = partition.logStartOffset;
@@ -61,7 +64,7 @@ export async function newestRecord(broker: BrokerContext, partition: PartitionLo
 }
 
 /** The newest timestamp of a batch's records from `offset` on. */
-async function newestFrom(broker: BrokerContext, batch: Buffer, offset: bigint): Promise<bigint | undefined> {
+async function newestFrom(broker: Lookup, batch: Buffer, offset: bigint): Promise<bigint | undefined> {
   let newest: bigint | undefined;
   await findIn(broker, batch, offset, timestamp => {
     if (newest === undefined || timestamp > newest) newest = timestamp;
@@ -78,7 +81,7 @@ interface Sought {
   timeFits(timestamp: bigint): boolean;
 }
 
-async function lookUp(broker: BrokerContext, partition: PartitionLog, sought: Sought): Promise<Found | undefined> {
+async function lookUp(broker: Lookup, partition: PartitionLog, sought: Sought): Promise<Found | undefined> {
   await lookups.take(1);
   try {
     // A row's newest timestamp may be that of a record before the log start; then the next row is asked for.
@@ -97,7 +100,7 @@ async function lookUp(broker: BrokerContext, partition: PartitionLog, sought: So
 }
 
 async function findIn(
-  { inflation }: BrokerContext,
+  { inflation }: Lookup,
   batch: Buffer,
   from: bigint,
   timeFits: (timestamp: bigint) => boolean,

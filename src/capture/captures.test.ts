@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
 import { type CaptureRig, openRig } from '../../test/capture-rig.ts';
+import { givenIn } from '../runtime/definition.ts';
 import { Pipelines } from '../storage/pipelines.ts';
 import { Captures } from './captures.ts';
 
@@ -25,8 +26,7 @@ const items = { tables: ['public.items'], snapshot: 'never' };
 async function open(definitions: Readonly<Record<string, unknown>> = {}): Promise<Captures> {
   const captures = new Captures({
     context: rig.context,
-    definitions,
-    file: '/etc/millrace.yaml',
+    definitions: givenIn('/etc/millrace.yaml', definitions),
     references: { env, cwd: '/' },
     produce: undefined,
   });
@@ -152,6 +152,9 @@ test('what Millrace did not make is not dropped, and what cannot be is told', as
   env.GONE_URL = 'postgres://nobody@127.0.0.1:1/none';
   const unreached = await captures.delete(far);
   assert.match(unreached.left[0]!.because, /ECONNREFUSED/);
+  // The slot is let go of a moment after its connection has been closed.
+  const held = `SELECT FROM pg_replication_slots WHERE active AND right(slot_name, length($1)) = $1`;
+  await eventually(async () => (await pool.query(held, [far])).rowCount === 0);
   for (const { sql } of unreached.left) await pool.query(sql);
 });
 

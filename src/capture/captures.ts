@@ -1,6 +1,7 @@
 // All captures of this Millrace: those of millrace.yaml, those made over HTTP (kafka.pipelines), and the one that serves
 // kafka.produce. They run while this broker leads; a part of the server that starts after the log and stops before it.
 import { formatLsn, noLsn } from '../postgres/lsn.ts';
+import type { GivenDefinitions } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
 import type { Part } from '../runtime/lifecycle.ts';
 import type { ReferenceSources } from '../runtime/references.ts';
@@ -15,10 +16,8 @@ import { openSqlCapture, type SqlProduce, sqlCapture } from './sql-capture.ts';
 
 export interface CapturesOptions {
   readonly context: CaptureContext;
-  /** By name, as millrace.yaml has them. */
-  readonly definitions: Readonly<Record<string, unknown>>;
-  /** The millrace.yaml they are in. */
-  readonly file: string | undefined;
+  /** What was given at the start. */
+  readonly definitions: GivenDefinitions;
   readonly references: ReferenceSources;
   /** What SQL may do, or undefined where kafka.produce is off. */
   readonly produce: SqlProduce | undefined;
@@ -30,6 +29,8 @@ type Origin = 'file' | 'http' | 'sql' | 'removed';
 interface Entry extends Defined<CaptureDefinition> {
   readonly name: string;
   readonly origin: Origin;
+  /** The file or flag that gave it. */
+  readonly where?: string;
   readonly written: unknown;
   /** The last there was. */
   capture: Capture | undefined;
@@ -64,17 +65,17 @@ export class Captures implements Part {
   readonly #lane: WriteLane;
   readonly #turns = new PipelineTurns();
 
-  /** Throws an OperationalError for a definition of the file that cannot be understood. */
+  /** Throws an OperationalError for a definition of the start that cannot be understood. */
   constructor(options: CapturesOptions) {
     this.#options = options;
     const { context, definitions } = options;
     this.#pipelines = new Pipelines('capture', context.pool, context.term);
     this.#lane = new WriteLane(context.pool, context.term);
-    for (const [name, written] of Object.entries(definitions)) {
-      const definition = this.#read(name, written, options.file);
+    for (const [name, { written, where }] of Object.entries(definitions)) {
+      const definition = this.#read(name, written, where);
       const clash = this.#clash(definition);
       if (clash) throw clash;
-      this.#add({ name, origin: 'file', written, definition });
+      this.#add({ name, origin: 'file', where, written, definition });
     }
   }
 
@@ -144,7 +145,7 @@ export class Captures implements Part {
   async delete(name: string): Promise<{ left: readonly Left[] }> {
     return this.#turns.take(name, async () => {
       const entry = this.#known(name);
-      if (entry.origin === 'file') throw this.#inFile(name);
+      if (entry.origin === 'file') throw given(entry);
       if (entry.origin === 'sql')
         throw new PipelineError('state', 'that capture serves kafka.produce', 'set sql.produce to off');
       await entry.capture?.stop();
@@ -224,14 +225,15 @@ export class Captures implements Part {
     await Promise.all([...captures, this.#turns.done(hurry)]);
   }
 
-  #add(entry: Pick<Entry, 'name' | 'origin' | 'written'> & { definition?: CaptureDefinition }): Entry {
+  #add(entry: Pick<Entry, 'name' | 'origin' | 'where' | 'written'> & { definition?: CaptureDefinition }): Entry {
     const added = { definition: undefined, capture: undefined, paused: false, broken: undefined, ...entry };
     this.#entries.set(entry.name, added);
     return added;
   }
 
-  #read(name: string, written: unknown, file: string | undefined): CaptureDefinition {
-    if (name !== sqlCapture) return readDefinition(name, written, { file, references: this.#options.references });
+  #read(name: string, written: unknown, where: string | undefined): CaptureDefinition {
+    if (name !== sqlCapture)
+      return readDefinition(name, written, { file: where, references: this.#options.references });
     throw new OperationalError(`a capture cannot be called ${sqlCapture}`, {
       code: 'BAD_SETTING',
       hint: 'that is the one which serves kafka.produce; choose another name',
@@ -254,11 +256,11 @@ export class Captures implements Part {
   }
 
   #define(entry: Entry): CaptureDefinition | undefined {
-    const { context, file } = this.#options;
-    const { name, origin, written } = entry;
+    const { context } = this.#options;
+    const { name, where, written } = entry;
     return define(
       entry,
-      () => this.#read(name, written, origin === 'file' ? file : undefined),
+      () => this.#read(name, written, where),
       ({ message: reason, hint }) => context.logger.error({ capture: name, reason, hint }, 'a capture has failed'),
     );
   }
@@ -297,15 +299,11 @@ export class Captures implements Part {
     if (origin === 'removed')
       throw new PipelineError('state', `capture ${name} is ${removedReason}`, removedHint(name));
   }
+}
 
-  #inFile(name: string): PipelineError {
-    const { file } = this.#options;
-    return new PipelineError(
-      'file',
-      `capture ${name} is in ${file}`,
-      'take it out of there, restart Millrace, then delete it',
-    );
-  }
+function given({ name, where }: Entry): PipelineError {
+  const hint = 'take it out of there, restart Millrace, then delete it';
+  return new PipelineError('file', `capture ${name} is in ${where}`, hint);
 }
 
 const ownSlot = (name: string): string => `millrace_${name}`;

@@ -121,7 +121,10 @@ export class LogDestination implements Destination {
       row: `(${captureId}, ${topic.id}, ${partition}, ${last.partitionCount}, '${formatLsn(last.commitLsn)}', ${last.ordinal})`,
     };
     const to = log.partition(topic, partition)!;
-    const { error } = await log.append(topic, to, batch, -1, appendTime, row, this.#chain).result;
+    const { error } = await log.append(topic, to, batch, -1, appendTime, {
+      carried: row,
+      chain: this.#chain,
+    }).result;
     if (error !== ErrorCode.NONE) throw new Error(`topic ${topic.name} did not take a batch (${errorOf(error).name})`);
   }
 

@@ -2,6 +2,7 @@
 import { OperationalError } from '../runtime/errors.ts';
 import { version } from '../runtime/version.ts';
 import { renderHelp } from './help.ts';
+import { type MirrorCommand, mirrorCommand, mirrorCommands, mirrorHelp } from './mirror.ts';
 import { start } from './start.ts';
 
 export async function runCommand(argv: readonly string[]): Promise<void> {
@@ -11,6 +12,9 @@ export async function runCommand(argv: readonly string[]): Promise<void> {
     const { compare, compareHelp } = await import('./compare.ts');
     if (argv.includes('--help')) process.stdout.write(compareHelp);
     else process.exitCode = await compare(argv.slice(1)).catch(fail);
+  } else if (isMirrorCommand(argv[0])) {
+    if (argv.includes('--help')) process.stdout.write(mirrorHelp);
+    else process.exitCode = await mirrorCommand(argv[0], argv.slice(1)).catch(fail);
   } else if (argv.includes('--help') || argv.includes('-h')) {
     process.stdout.write(renderHelp());
   } else if (argv.includes('--version')) {
@@ -22,6 +26,9 @@ export async function runCommand(argv: readonly string[]): Promise<void> {
     );
   }
 }
+
+const isMirrorCommand = (word: string | undefined): word is MirrorCommand =>
+  (mirrorCommands as readonly (string | undefined)[]).includes(word);
 
 function fail(error: unknown): never {
   if (error instanceof OperationalError) {

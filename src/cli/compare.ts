@@ -1,10 +1,11 @@
 // `millrace compare NAME`: holds a mirror's source against its target, over Kafka's protocol on both sides. What is where it
-// asks of the running Millrace over HTTP; secrets of the target are looked up here, by the same references.
+// asks of the running Millrace over HTTP; secrets of the other cluster are looked up here, by the same references.
 import { parseArgs } from 'node:util';
 import { Cluster } from '../client/cluster.ts';
 import { compareMirror, type Difference, type ToldPartition, type ToldRange } from '../mirror/compare.ts';
 import { readDefinition } from '../mirror/definition.ts';
-import { codeOf, messageOf, OperationalError } from '../runtime/errors.ts';
+import { messageOf } from '../runtime/errors.ts';
+import { ask, bad, print } from './http-api.ts';
 
 interface Told {
   readonly definition: unknown;
@@ -18,7 +19,7 @@ Compares what the mirror NAME has copied with what the target holds, record by r
 offsets and digests. Ends with 0 where nothing differs, and with 1 otherwise.
 
   --http    of the running Millrace; 127.0.0.1:8080
-  --source  its Kafka address; 127.0.0.1:9092
+  --source  its Kafka address, also of a mirror into it; 127.0.0.1:9092
   --topic   one topic only
   --most    differences that are printed; 100
 `;
@@ -35,14 +36,13 @@ export async function compare(argv: readonly string[]): Promise<number> {
   const ranges = await ask<ToldRange[]>(`${base}/offsets`);
   const partitions = all.filter(partition => topic === undefined || partition.topic === topic);
   if (partitions.length === 0) throw bad(`mirror ${name} copies nothing of that at the moment`, 'resume it first');
-  const { target } = readDefinition(name, written, { references: { env: process.env, cwd: process.cwd() } });
-  const { bootstrap, tls, sasl } = target;
+  const definition = readDefinition(name, written, { references: { env: process.env, cwd: process.cwd() } });
+  const { bootstrap, tls, sasl } = definition.source ?? definition.target;
   const colon = source.lastIndexOf(':');
   const here = { host: source.slice(0, colon), port: Number(source.slice(colon + 1)) };
-  const clusters = {
-    source: new Cluster({ bootstrap: [here], clientId: 'millrace-compare' }),
-    target: new Cluster({ bootstrap, tls, sasl, clientId: 'millrace-compare' }),
-  };
+  const ours = new Cluster({ bootstrap: [here], clientId: 'millrace-compare' });
+  const theirs = new Cluster({ bootstrap, tls, sasl, clientId: 'millrace-compare' });
+  const clusters = definition.source ? { source: theirs, target: ours } : { source: ours, target: theirs };
   const began = Date.now();
   let left = Number(given.values.most);
   try {
@@ -68,8 +68,8 @@ export async function compare(argv: readonly string[]): Promise<number> {
     );
     return differences > 0n || foreign > 0n ? 1 : 0;
   } finally {
-    clusters.source.close();
-    clusters.target.close();
+    ours.close();
+    theirs.close();
   }
 }
 
@@ -90,22 +90,6 @@ function read(argv: readonly string[]) {
   }
 }
 
-async function ask<T>(url: string): Promise<T> {
-  let response: Response;
-  try {
-    response = await fetch(url);
-  } catch (error) {
-    const cause = (error as Error).cause ?? error;
-    throw bad(
-      `${url} does not answer (${codeOf(cause) ?? messageOf(cause)})`,
-      'start Millrace, or say where it is with --http',
-    );
-  }
-  const answer = (await response.json()) as T & { error?: string };
-  if (!response.ok) throw bad(answer.error ?? `${url} answered ${response.status}`, 'GET /api/mirrors lists them');
-  return answer;
-}
-
 function lineOf({
   topic,
   partition,
@@ -120,10 +104,3 @@ function lineOf({
   if (kind === 'missing') return `${at}@${sourceOffset} ${sourceDigest}: not in the target at ${targetOffset}`;
   return `${at}@${sourceOffset} ${sourceDigest}: the target has ${targetDigest} at ${targetOffset}`;
 }
-
-const print = (line: string): void => {
-  process.stdout.write(`${line}\n`);
-};
-
-const bad = (message: string, hint: string): OperationalError =>
-  new OperationalError(message, { code: 'BAD_SETTING', hint });

@@ -10,12 +10,17 @@ export function renderHelp(): string {
     'Usage: npm start -- [flags]',
     '       millrace [flags]',
     '       millrace compare NAME   (a mirror with its target; millrace compare --help says more)',
+    '       millrace plan|cutover|rollback NAME   (of a mirror; millrace plan --help says more)',
     '',
     'Every setting is a flag, an environment variable or a key in millrace.yaml; flags win over the',
     'environment, the environment over the file. docs/configuration.md says more.',
     '',
     '  --config FILE  (MILLRACE_CONFIG)',
     ...wrap('Read the settings from FILE instead of ./millrace.yaml.'),
+    '  --capture|--sinks|--deliver|--mirror NAME=DEFINITION',
+    ...wrap(
+      'A pipeline, as millrace.yaml has it below its name, in one line of YAML or JSON; as often as there are any.',
+    ),
     '  --help',
     '  --version',
   ];

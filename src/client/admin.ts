@@ -22,6 +22,8 @@ export const latest = -1n;
 
 const createTimeoutMs = 30_000;
 const topicResource = 2;
+/** Nobody set it (DescribeConfigs, KIP-226). */
+const defaultSource = 5;
 
 /** The topic as it then is, also where somebody else was quicker. */
 export async function createTopic(cluster: Cluster, topic: NewRemoteTopic): Promise<TopicLayout> {
@@ -84,11 +86,23 @@ export async function topicConfig(
   topic: string,
   keys: readonly string[],
 ): Promise<Readonly<Record<string, string | null>> | undefined> {
+  const configs = await describeTopic(cluster, topic, keys);
+  return configs && Object.fromEntries(configs.map(({ name, value }) => [name, value]));
+}
+
+/** A topic's settings that somebody chose, for the topic or for all of them; none where the client may not see them. */
+export async function chosenConfig(cluster: Cluster, topic: string): Promise<Readonly<Record<string, string>>> {
+  const configs = (await describeTopic(cluster, topic, null)) ?? [];
+  const chosen = configs.filter(({ configSource, value }) => configSource !== defaultSource && value !== null);
+  return Object.fromEntries(chosen.map(({ name, value }) => [name, value!]));
+}
+
+async function describeTopic(cluster: Cluster, topic: string, configurationKeys: readonly string[] | null) {
   return cluster.retrying(async () => {
     const { results } = await cluster.request(
       'any',
       DescribeConfigs,
-      { resources: [{ resourceType: topicResource, resourceName: topic, configurationKeys: keys }] },
+      { resources: [{ resourceType: topicResource, resourceName: topic, configurationKeys }] },
       { least: 1 },
     );
     const answer = results.find(result => result.resourceName === topic);
@@ -96,7 +110,7 @@ export async function topicConfig(
     if (answer.errorCode === ErrorCode.TOPIC_AUTHORIZATION_FAILED) return undefined;
     if (answer.errorCode !== ErrorCode.NONE)
       throw new KafkaError(answer.errorCode, `topic ${topic}`, answer.errorMessage);
-    return Object.fromEntries(answer.configs.map(({ name, value }) => [name, value]));
+    return answer.configs;
   });
 }
 

@@ -110,13 +110,19 @@ export async function fetchPartition(cluster: Cluster, part: FetchPart, options:
   });
 }
 
-/** The whole batches of an answer. Throws UnreachableError where one is damaged: it is to be asked for again. */
+/**
+ * The whole batches of an answer. Throws UnreachableError where one is damaged: it is to be asked for again; KafkaError for
+ * the formats of before 0.11.
+ */
 export function checkedBatches(bytes: Buffer): Buffer[] {
   let batches: Buffer[];
   try {
     batches = header.splitBatches(bytes);
   } catch (error) {
     if (!(error instanceof WireError)) throw error;
+    if (header.magic(bytes) === 0 || header.magic(bytes) === 1) {
+      throw new KafkaError(ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT, 'records of before Kafka 0.11');
+    }
     throw new UnreachableError('a fetch brought what are no record batches', { cause: error });
   }
   for (const batch of batches) {

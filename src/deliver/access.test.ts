@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { exportJWK, type JWTPayload, SignJWT } from 'jose';
+import { pino } from 'pino';
 import { openAccess, openDeliverRig, StreamClient } from '../../test/deliver-rig.ts';
+import { eventually } from '../../test/open-log.ts';
 import { Access, type AccessOptions, signUrl } from './access.ts';
 
 const secret = 's'.repeat(32);
@@ -172,5 +177,82 @@ test('over HTTP: nothing is read across subscribers, topics that a token lacks a
     assert.equal(stranger.headers.get('access-control-allow-origin'), null);
   } finally {
     await rig.remove();
+  }
+});
+
+test('a key file that changes is used at once; one that cannot be used leaves the keys of before, and is told', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-keys-'));
+  const file = join(directory, 'keys.json');
+  const jwk = async (key: typeof rsa.publicKey, kid: string) => ({ ...(await exportJWK(key)), kid });
+  const setOf = (...keys: object[]): string => JSON.stringify({ keys });
+  const [one, other] = [await jwk(rsa.publicKey, 'r'), await jwk(ec.publicKey, 'e')];
+  const byOne = await token(rsa.privateKey, 'RS256', { sub: 'ada' }, { kid: 'r' });
+  const byOther = await token(ec.privateKey, 'ES256', { sub: 'ada' }, { kid: 'e' });
+  const lines: { level: number; error?: string }[] = [];
+  const logger = pino({}, { write: line => void lines.push(JSON.parse(line)) });
+  try {
+    const access = accessWith({ jwtKey: setOf(one), jwtKeyFile: file });
+    const outcomes = () => Promise.all([byOne, byOther].map(text => status(access.grant(bearer(text), wanted))));
+    const write = async (text: string): Promise<void> => {
+      writeFileSync(file, text);
+      await access.look(logger);
+      await access.look(logger);
+    };
+    await write(setOf(one));
+    assert.deepEqual([await outcomes(), lines.length], [[200, 401], 0]);
+    await write(setOf(one, other));
+    assert.deepEqual([await outcomes(), lines.length], [[200, 200], 1]);
+    await write(setOf(other));
+    assert.deepEqual([await outcomes(), lines.length], [[401, 200], 2]);
+
+    const broken = [setOf(other).slice(0, -5), '', 'x'.repeat(64), setOf(), pem(rsa.publicKey)];
+    for (const [i, text] of broken.entries()) {
+      await write(text);
+      assert.deepEqual([await outcomes(), lines.length], [[401, 200], 3 + i], text.slice(0, 20));
+      assert.match(access.trouble!, /deliver\.jwt\.key .*; the key of before is used/);
+      assert.ok(lines.at(-1)!.level >= 50 && !lines.at(-1)!.error!.includes(text.slice(0, 20) || 'x'));
+    }
+    rmSync(file);
+    await access.look(logger);
+    assert.match(access.trouble!, /cannot be read \(ENOENT\)/);
+    assert.deepEqual(await outcomes(), [401, 200]);
+    await write(setOf(one));
+    assert.deepEqual([await outcomes(), access.trouble], [[200, 401], undefined]);
+
+    writeFileSync(file, 'k'.repeat(32));
+    const urls = accessWith({ urlKey: secret, urlKeyFile: file });
+    const expires = String(Math.floor(Date.now() / 1000) + 60);
+    const parts = { ...wanted, expires, allow: undefined };
+    const signed = (key: string) =>
+      status(urls.grant({ ...bearer(''), authorization: undefined, query: signedBy(key) }, wanted));
+    const signedBy = (key: string) => ({ expires, signature: signUrl(key, parts).toString('hex') });
+    assert.deepEqual([await signed(secret), await signed('k'.repeat(32))], [200, 401]);
+    await urls.look(logger);
+    assert.deepEqual([await signed(secret), await signed('k'.repeat(32))], [401, 200]);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test('a process that serves looks at its key files by itself, and says what is wrong with one in the status', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-keys-'));
+  const file = join(directory, 'key');
+  writeFileSync(file, secret);
+  const rig = await openDeliverRig();
+  try {
+    const server = await rig.serve(
+      { news: { topics: ['events'] } },
+      { access: { ...openAccess, jwtKey: secret, jwtKeyFile: file } },
+    );
+    writeFileSync(file, 'too short');
+    await eventually(() => /shorter|at least/.test(server.deliveries.describe('news').reason ?? ''));
+    writeFileSync(file, 'n'.repeat(32));
+    const authorization = `Bearer ${await token(Buffer.from('n'.repeat(32)), 'HS256')}`;
+    await eventually(
+      async () => (await fetch(`${server.url}/v1/notifications/ada`, { headers: { authorization } })).ok,
+    );
+  } finally {
+    await rig.remove();
+    rmSync(directory, { recursive: true });
   }
 });

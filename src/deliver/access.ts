@@ -2,17 +2,22 @@
 // signed. Without either key everybody may, and that only this machine: the listener is on loopback then, and pages of
 // other origins, or under other names of this address, are turned away.
 import { createHmac, createPublicKey, timingSafeEqual } from 'node:crypto';
-import { createLocalJWKSet, errors, type JWTVerifyGetKey, jwtVerify } from 'jose';
+import { createLocalJWKSet, errors, type JSONWebKeySet, type JWTVerifyGetKey, jwtVerify } from 'jose';
+import type { Logger } from 'pino';
 import { messageOf, OperationalError } from '../runtime/errors.ts';
 import { isLoopback } from '../runtime/listening.ts';
+import { Key } from './key.ts';
 
 export interface AccessOptions {
   /** A secret of HS256, a public key in PEM for RS256 or ES256, or a JSON Web Key Set. */
   readonly jwtKey: string | null;
+  /** Where it is from; read again when it changes. */
+  readonly jwtKeyFile?: string | undefined;
   readonly jwtIssuer: string | null;
   readonly jwtAudience: string | null;
   /** Signs URLs. */
   readonly urlKey: string | null;
+  readonly urlKeyFile?: string | undefined;
   readonly corsOrigins: readonly string[];
   /** Where HTTP listens. */
   readonly host: string;
@@ -57,15 +62,36 @@ const clockToleranceS = 5;
 
 export class Access {
   readonly #options: AccessOptions;
-  readonly #verify: Verify | undefined;
+  readonly #jwt: Key<Verify> | undefined;
+  readonly #url: Key<string> | undefined;
 
   /** Throws an OperationalError where a key cannot be used. */
   constructor(options: AccessOptions) {
     this.#options = options;
-    this.#verify = options.jwtKey === null ? undefined : verifier(options.jwtKey, options);
-    if (options.urlKey !== null && Buffer.byteLength(options.urlKey) < leastSecretBytes) {
-      throw badKey('deliver.url.key', `it is shorter than ${leastSecretBytes} bytes`);
+    const { jwtKey, jwtKeyFile, urlKey, urlKeyFile } = options;
+    if (jwtKey !== null) {
+      const parse = (text: string, before?: string): Verify => verifier(sameKind(text, before), options);
+      this.#jwt = new Key({ setting: 'deliver.jwt.key', text: jwtKey, file: jwtKeyFile, parse });
     }
+    if (urlKey !== null) {
+      this.#url = new Key({ setting: 'deliver.url.key', text: urlKey, file: urlKeyFile, parse: urlKeyOf });
+    }
+  }
+
+  /** Reads key files again, and tells of those that have changed. */
+  async look(logger: Logger): Promise<void> {
+    for (const key of [this.#jwt, this.#url]) {
+      const outcome = await key?.look();
+      if (outcome === 'changed')
+        logger.info({ setting: key!.setting }, 'a key file has changed: its new keys are used');
+      if (outcome === 'refused')
+        logger.error({ setting: key!.setting, error: key!.trouble }, 'a key file cannot be used');
+    }
+  }
+
+  /** Why a key file is not what is used. */
+  get trouble(): string | undefined {
+    return this.#jwt?.trouble ?? this.#url?.trouble;
   }
 
   /** Throws an OperationalError where inboxes would be open to other machines. */
@@ -79,7 +105,7 @@ export class Access {
   }
 
   get required(): boolean {
-    return this.#verify !== undefined || this.#options.urlKey !== null;
+    return this.#jwt !== undefined || this.#url !== undefined;
   }
 
   /** The origin that may read the answer; undefined for none. */
@@ -93,8 +119,10 @@ export class Access {
   async grant(shown: Credentials, wanted: Wanted): Promise<Grant> {
     if (!this.required) return this.#grantHere(shown, wanted);
     const token = /^Bearer (.+)$/i.exec(shown.authorization ?? '')?.[1] ?? shown.query.token;
-    if (token !== undefined && this.#verify !== undefined) return this.#grantToken(await this.#verify(token), wanted);
-    if (shown.query.signature !== undefined && this.#options.urlKey !== null) return this.#grantUrl(shown, wanted);
+    if (token !== undefined && this.#jwt !== undefined) return this.#grantToken(await this.#jwt.value(token), wanted);
+    if (shown.query.signature !== undefined && this.#url !== undefined) {
+      return this.#grantUrl(shown, wanted, this.#url.value);
+    }
     throw new AccessError(401, 'give a token: Authorization: Bearer …, or ?token=…; or a signed URL');
   }
 
@@ -129,12 +157,12 @@ export class Access {
     };
   }
 
-  #grantUrl({ query }: Credentials, { inbox, subscriber }: Wanted): Grant {
+  #grantUrl({ query }: Credentials, { inbox, subscriber }: Wanted, key: string): Grant {
     const { signature = '', expires = '', allow } = query;
     if (subscriber === undefined || !/^\d{1,12}$/.test(expires)) {
       throw new AccessError(401, 'a signed URL has subscriber, expires (seconds) and signature');
     }
-    const expected = signUrl(this.#options.urlKey!, { inbox, subscriber, expires, allow });
+    const expected = signUrl(key, { inbox, subscriber, expires, allow });
     const given = Buffer.from(signature, 'hex');
     if (given.length !== expected.length || !timingSafeEqual(given, expected)) {
       throw new AccessError(401, 'the signature is not that of this inbox, subscriber, time and topics');
@@ -167,6 +195,20 @@ function listOf(claim: unknown, name: string): string[] | undefined {
   throw new AccessError(403, `the token’s ${name} are not a list of names`);
 }
 
+const kindOf = (key: string): 'key set' | 'public key' | 'secret' =>
+  key.trimStart().startsWith('{') ? 'key set' : key.includes('-----BEGIN') ? 'public key' : 'secret';
+
+/** Any text of some length would do as a secret, also one that has come to be in the place of a public key. */
+function sameKind(key: string, before: string | undefined): string {
+  if (before === undefined || kindOf(key) === kindOf(before)) return key;
+  throw badKey('deliver.jwt.key', `it was a ${kindOf(before)} and is a ${kindOf(key)}, which takes a restart`);
+}
+
+function urlKeyOf(key: string): string {
+  if (Buffer.byteLength(key) >= leastSecretBytes) return key;
+  throw badKey('deliver.url.key', `it is shorter than ${leastSecretBytes} bytes`);
+}
+
 /** The kind of key decides the algorithms, never the token. */
 function verifier(key: string, { jwtIssuer, jwtAudience }: AccessOptions): Verify {
   const checks = {
@@ -183,11 +225,12 @@ function verifier(key: string, { jwtIssuer, jwtAudience }: AccessOptions): Verif
       throw new AccessError(401, 'the token is not valid');
     }
   };
-  if (key.trimStart().startsWith('{')) {
+  const kind = kindOf(key);
+  if (kind === 'key set') {
     const set = keySet(key);
     return token => check(jwtVerify(token, set, { ...checks, algorithms: ['RS256', 'ES256'] }));
   }
-  if (key.includes('-----BEGIN')) {
+  if (kind === 'public key') {
     const [publicKey, algorithm] = publicKeyOf(key);
     return token => check(jwtVerify(token, publicKey, { ...checks, algorithms: [algorithm] }));
   }
@@ -199,11 +242,16 @@ function verifier(key: string, { jwtIssuer, jwtAudience }: AccessOptions): Verif
 }
 
 function keySet(text: string): JWTVerifyGetKey {
+  let set: JSONWebKeySet;
+  let find: JWTVerifyGetKey;
   try {
-    return createLocalJWKSet(JSON.parse(text));
+    set = JSON.parse(text);
+    find = createLocalJWKSet(set);
   } catch (error) {
     throw badKey('deliver.jwt.key', `it is no JSON Web Key Set (${messageOf(error)})`);
   }
+  if (set.keys.length === 0) throw badKey('deliver.jwt.key', 'the key set is empty');
+  return find;
 }
 
 function publicKeyOf(pem: string) {

@@ -1,40 +1,25 @@
 // What is written to an inbox, by the one process that leads the log: its parts and key tables in their turns, rows, and
-// the consumer group's offsets with them. A writer whose term is over is refused by the fence.
+// how far its topics have been read with them. A writer whose term is over is refused by the fence.
 //
-// The rows tell themselves how far each partition has been read. The group's offsets are written in the transaction of
+// The rows tell themselves how far each partition has been read. Offsets (positions.ts) are written in the transaction of
 // rows too, but once a second at most, with the number of the row they tell of: a row that is updated by every transaction
 // would leave a dead version each time, and become slow to find while an old snapshot holds them.
 import type pg from 'pg';
+import type { CopyPayload } from '../postgres/copy.ts';
+import { copyIn } from '../postgres/copy-in.ts';
 import type { Pool } from '../postgres/pool.ts';
 import type { Term } from '../storage/topics.ts';
-import { WriteLane } from '../storage/write-lane.ts';
+import { sqlState, WriteLane } from '../storage/write-lane.ts';
 import type { InboxDefinition } from './definition.ts';
 import type { Entry } from './event.ts';
 import { Inbox } from './inbox.ts';
+import { GroupPositions, type Move, type Place, type Positions, RemotePositions } from './positions.ts';
+import { eventColumns, eventRows, waitingColumns, waitingRows } from './rows.ts';
 import { describeWebhook } from './webhooks/description.ts';
-
-/** A partition that the inbox reads. */
-export interface Place {
-  readonly topicId: number;
-  readonly partition: number;
-}
-
-export interface Move extends Place {
-  /** What the group's committed offset must be. */
-  readonly expected: bigint;
-  readonly next: bigint;
-}
 
 interface KeyTable {
   readonly id: number;
   readonly openedAt: Date;
-}
-
-interface OffsetRow {
-  topic_id: number;
-  partition_id: number;
-  committed_offset: bigint;
-  metadata: string;
 }
 
 /** An inbox has so many parts while it is filled all the time. */
@@ -42,6 +27,8 @@ const partsOfRetention = 24;
 const minPartMs = 60_000;
 const maxPartMs = 86_400_000;
 const dropLockMs = 1000;
+/** SQLSTATE of kafka.inbox_admit. */
+const someKnown = 'KF003';
 
 export class Appender {
   readonly inbox: Inbox;
@@ -49,9 +36,12 @@ export class Appender {
   readonly #definition: InboxDefinition;
   readonly #term: () => Term;
   readonly #lane: WriteLane;
+  readonly #positions: Positions;
   #part = { id: -1, firstSeq: 1n, openedAt: new Date(0) };
   #keys: readonly KeyTable[] = [];
   #next = 1n;
+  /** The batch before held nothing that was known, so it is worth trying whether this one does. */
+  #expectsNew = true;
   /** ms since the epoch: nothing that waits is due before. */
   #nextDue = Number.POSITIVE_INFINITY;
   /** ms since the epoch: nothing waits that is due before. */
@@ -63,6 +53,8 @@ export class Appender {
     this.#term = term;
     this.#lane = lane;
     this.inbox = inbox;
+    const { source, group } = definition;
+    this.#positions = source === undefined ? new GroupPositions(group) : new RemotePositions(inbox.id, group);
   }
 
   /** Makes the inbox where there is none of the name. */
@@ -113,39 +105,38 @@ export class Appender {
     this.#nextDue = await this.#readNextDue();
   }
 
+  /** Whether there are positions in topics of the remote cluster. */
+  async hasRead(clusterId: string): Promise<boolean> {
+    const { rowCount } = await this.#pool.query(
+      `SELECT FROM kafka.inbox_positions JOIN kafka.remote_topics ON remote_topic_id = topic_id
+       WHERE inbox_id = $1 AND group_id = $2 AND cluster_id = $3 LIMIT 1`,
+      [this.inbox.id, this.#definition.group, clusterId],
+    );
+    return rowCount === 1;
+  }
+
   /** How far each partition has been read; of those that are new to the group, `begin` tells. */
   async positions(begin: readonly (Place & { readonly offset: bigint })[]): Promise<Map<string, Move>> {
-    const { group } = this.#definition;
-    const stored = `SELECT topic_id, partition_id, committed_offset, convert_from(metadata, 'UTF8') AS metadata
-      FROM kafka.consumer_offsets WHERE group_id = $1`;
+    const positions = this.#positions;
     let since = 0n;
-    const rows = await this.#lane.transaction(async client => {
-      const known = await client.query<OffsetRow>(stored, [group]);
+    const stored = await this.#lane.transaction(async client => {
       // The newest is true of all: those that had not moved were not written.
-      const told = known.rows.flatMap(row => toldOf(row) ?? []);
+      const told = (await positions.read(client)).flatMap(row => row.told ?? []);
       if (told.length === 0) since = this.#next - 1n;
       for (const seq of told) if (seq > since) since = seq;
-      // Topics first, as everything that writes offsets locks them (src/storage/offsets.ts).
-      await client.query(
-        `WITH live AS MATERIALIZED (
-           SELECT topic_id FROM kafka.topics WHERE topic_id = ANY ($2::int[]) ORDER BY topic_id FOR KEY SHARE)
-         INSERT INTO kafka.consumer_offsets (group_id, topic_id, partition_id, committed_offset, metadata)
-         SELECT $1, topic_id, partition_id, next, convert_to('seq ' || $5::bigint, 'UTF8')
-         FROM unnest($2::int[], $3::int[], $4::bigint[]) AS given (topic_id, partition_id, next) JOIN live USING (topic_id)
-         ORDER BY topic_id, partition_id
-         ON CONFLICT DO NOTHING`,
-        [group, begin.map(p => p.topicId), begin.map(p => p.partition), begin.map(p => p.offset), since],
-      );
-      return (await client.query<OffsetRow>(stored, [group])).rows;
+      await positions.insert(client, begin, since);
+      return positions.read(client);
     });
     const read = await this.#readSince(since);
     return new Map(
-      rows.map(row => {
-        const place = { topicId: row.topic_id, partition: row.partition_id };
-        const expected = row.committed_offset;
+      stored.map(({ topicId, partition, offset, told }) => {
+        const place = { topicId, partition };
         // Somebody else who moves the group's offsets leaves no number: then it goes on where they say.
-        const told = toldOf(row) === undefined ? undefined : read.get(placeKey(place));
-        return [placeKey(place), { ...place, expected, next: told !== undefined && told > expected ? told : expected }];
+        const next = told === undefined ? undefined : read.get(placeKey(place));
+        return [
+          placeKey(place),
+          { ...place, expected: offset, next: next !== undefined && next > offset ? next : offset },
+        ];
       }),
     );
   }
@@ -166,65 +157,77 @@ export class Appender {
   }
 
   /**
-   * In one transaction: what is due becomes rows, the rest waits. Returns which of those that are due are new, each with its
-   * number, and how many wait. Throws with KF002 (see the migration).
+   * In one transaction: what is due becomes rows, the rest waits. Returns those that are due and new, the number of the
+   * first of them, and how many wait. Throws where somebody else has moved what is stored of how far has been read.
    */
   async append(
     entries: readonly Entry[],
     moves: readonly Move[],
-  ): Promise<{ fresh: { entry: Entry; seq: bigint }[]; waiting: number }> {
+  ): Promise<{ fresh: readonly Entry[]; first: bigint; waiting: number }> {
     // What has been released up to a time is not looked at again, though the clock is set back.
     const now = Math.max(Date.now(), this.#releasedTo);
     const waiting = entries.filter(({ due }) => due !== null && due > now);
     const due = waiting.length === 0 ? entries : entries.filter(entry => !waiting.includes(entry));
     const first = this.#next;
-    const places =
-      waiting.length === 0
-        ? await this.#lane.run(client => this.#append(client, due, moves))
+    const fresh =
+      this.#expectsNew && moves.length === 0 && (await this.#lane.run(client => this.#appendNew(client, due, waiting)))
+        ? due
         : await this.#lane.transaction(async client => {
-            await this.#wait(client, waiting);
-            return this.#append(client, due, moves);
+            if (moves.length > 0) await this.#positions.move(client, moves, first - 1n);
+            const { rows } = await client.query<{ known: number[] }>(`${this.#admit(due, false)} AS known`);
+            const known = new Set(rows[0]!.known);
+            const admitted = known.size === 0 ? due : due.filter((_, i) => !known.has(i + 1));
+            const { sql, copies } = this.#copy(admitted, waiting);
+            if (copies.length > 0) await copyIn(client, sql, copies);
+            this.#expectsNew = known.size === 0;
+            return admitted;
           });
-    this.#next = first + BigInt(places.length);
+    this.#next = first + BigInt(fresh.length);
     for (const entry of waiting) this.#nextDue = Math.min(this.#nextDue, entry.due!);
-    const fresh = places.map((place, i) => ({ entry: due[place - 1]!, seq: first + BigInt(i) }));
-    return { fresh, waiting: waiting.length };
+    return { fresh, first, waiting: waiting.length };
   }
 
-  async #append(client: pg.PoolClient, entries: readonly Entry[], moves: readonly Move[]): Promise<number[]> {
-    const column = columnsOf(entries);
-    const { rows } = await client.query<{ fresh: number[] }>({
-      name: 'inbox-append',
-      text: `SELECT kafka.inbox_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-        $19, $20, $21, $22, $23, $24) AS fresh`,
-      values: [
-        ...this.#place(),
-        ...[column('key'), column('topicId'), column('partition'), column('offset'), column('time')],
-        ...[column('expires'), column('priority'), column('subscriber'), column('eventId'), column('type')],
-        ...[column('data'), column('dead'), this.#definition.group],
-        ...[moves.map(m => m.topicId), moves.map(m => m.partition), moves.map(m => m.expected)],
-        moves.map(m => m.next),
-      ],
-    });
-    return rows[0]!.fresh;
+  /**
+   * The whole transaction in one round trip, so that Postgres does all of it while this process does something else. False,
+   * and nothing done, where a key is known already.
+   */
+  async #appendNew(client: pg.PoolClient, due: readonly Entry[], waiting: readonly Entry[]): Promise<boolean> {
+    const { brokerId, epoch } = this.#term();
+    const { sql, copies } = this.#copy(due, waiting);
+    const statements = ['BEGIN', `SELECT kafka.fence(${brokerId}, ${epoch})`, this.#admit(due, true), sql, 'COMMIT'];
+    try {
+      await copyIn(client, statements.join('; '), copies);
+      return true;
+    } catch (error) {
+      const state = sqlState(error);
+      if (state !== undefined) await client.query('ROLLBACK');
+      if (state !== someKnown) throw error;
+      this.#expectsNew = false;
+      return false;
+    }
   }
 
-  async #wait(client: pg.PoolClient, entries: readonly Entry[]): Promise<void> {
-    const column = columnsOf(entries);
-    await client.query(
-      `INSERT INTO kafka.inbox_waiting (inbox_id, due_at, key, topic_id, partition_id, record_offset, record_time, expires_ms,
-         priority, subscriber, event_id, event_type, data)
-       SELECT $1, to_timestamp(due / 1000.0), key, topic, partition, record_offset, record_time, expires, priority, subscriber,
-         event_id, event_type, data
-       FROM unnest($2::bigint[], $3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[],
-         $10::text[], $11::text[], $12::text[], $13::text[]) AS given (due, key, topic, partition, record_offset,
-         record_time, expires, priority, subscriber, event_id, event_type, data)`,
-      [
-        ...[this.inbox.id, column('due'), column('key'), column('topicId'), column('partition'), column('offset')],
-        ...[column('time'), column('expires'), column('priority'), column('subscriber'), column('eventId')],
-        ...[column('type'), column('data')],
-      ],
-    );
+  /** Literals, all of them our own digits. */
+  #admit(entries: readonly Entry[], allNew: boolean): string {
+    const [newest, ...older] = this.#keys.map(({ id }) => id);
+    return `SELECT kafka.inbox_admit(${newest}, '{${older}}', '{${entries.map(({ key }) => key).join()}}', ${allNew})`;
+  }
+
+  #copy(events: readonly Entry[], waiting: readonly Entry[]): { sql: string; copies: CopyPayload[] } {
+    const sql: string[] = [];
+    const copies: CopyPayload[] = [];
+    if (events.length > 0) {
+      const end = this.#next + BigInt(events.length) - 1n;
+      sql.push(`COPY kafka.inbox_part_${this.#part.id} (${eventColumns}) FROM STDIN (FORMAT binary)`);
+      copies.push(eventRows(events, this.#next));
+      // Once for a transaction: a notification takes a lock that all committers share.
+      sql.push(`SELECT pg_notify('millrace_inbox', '${this.inbox.id} ${this.#part.id} ${end}')`);
+    }
+    if (waiting.length > 0) {
+      sql.push(`COPY kafka.inbox_waiting (${waitingColumns}) FROM STDIN (FORMAT binary)`);
+      copies.push(waitingRows(waiting, this.inbox.id));
+    }
+    return { sql: sql.join('; '), copies };
   }
 
   /** ms until something is due; 0 where it is. */
@@ -234,11 +237,13 @@ export class Appender {
 
   /** Takes what is due into the inbox, at most so many: how many it were, and how many of them are new there. */
   async release(atMost: number, now = Date.now()): Promise<{ taken: number; fresh: number }> {
+    const { brokerId, epoch } = this.#term();
+    const [newest, ...older] = this.#keys.map(({ id }) => id);
     const { rows } = await this.#lane.run(client =>
       client.query<{ taken: number; fresh: number }>(
         `SELECT taken, fresh FROM kafka.inbox_release($1, $2, $3, $4, $5, $6, $7, to_timestamp($8 / 1000.0),
            to_timestamp($9 / 1000.0), $10)`,
-        [...this.#place(), this.#releasedTo, now, atMost],
+        [brokerId, epoch, this.inbox.id, this.#part.id, newest, older, this.#next, this.#releasedTo, now, atMost],
       ),
     );
     const { taken, fresh } = rows[0]!;
@@ -255,13 +260,6 @@ export class Appender {
       [this.inbox.id, this.#releasedTo],
     );
     return rows[0]!.due ?? Number.POSITIVE_INFINITY;
-  }
-
-  /** Where rows go, and whose they are: the first parameters of what writes them. */
-  #place(): unknown[] {
-    const { brokerId, epoch } = this.#term();
-    const [newest, ...older] = this.#keys.map(({ id }) => id);
-    return [brokerId, epoch, this.inbox.id, this.#part.id, newest, older, this.#next];
   }
 
   /** Opens what is due, drops what is past. To be called between appends. */
@@ -313,11 +311,7 @@ export class Appender {
 
   /** Committed offsets of groups without members expire; an inbox that is idle keeps its own. */
   async keepOffsets(): Promise<void> {
-    await this.#lane.transaction(client =>
-      client.query('UPDATE kafka.consumer_offsets SET committed_at = now() WHERE group_id = $1', [
-        this.#definition.group,
-      ]),
-    );
+    await this.#lane.transaction(async client => this.#positions.keep?.(client));
   }
 
   async #readTables(): Promise<void> {
@@ -336,15 +330,4 @@ export class Appender {
   }
 }
 
-const columnsOf =
-  (entries: readonly Entry[]) =>
-  <K extends keyof Entry>(name: K): Entry[K][] =>
-    entries.map(entry => entry[name]);
-
 export const placeKey = ({ topicId, partition }: Place): string => `${topicId}-${partition}`;
-
-/** The row of the inbox up to which an offset tells, where this writer wrote it. */
-function toldOf({ metadata }: OffsetRow): bigint | undefined {
-  const number = /^seq (\d+)$/.exec(metadata)?.[1];
-  return number === undefined ? undefined : BigInt(number);
-}

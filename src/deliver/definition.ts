@@ -3,8 +3,9 @@ import { z } from 'zod';
 import { type DefinitionPlace, keyIn, parseDefinition } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
 import type { ReferenceSources } from '../runtime/references.ts';
+import { type RemoteSource, readSource, sourceSchema } from '../source/definition.ts';
 import { type Origin, parseOrigin } from './origin.ts';
-import { duration, readKeys, type WebhookSettings, webhookSchema } from './webhooks/definition.ts';
+import { duration, readKeys, topicName, type WebhookSettings, webhookSchema } from './webhooks/definition.ts';
 
 const originSchema = z.string().transform((text, context): Origin => {
   const origin = parseOrigin(text);
@@ -18,6 +19,8 @@ const definitionSchema = z
   .strictObject({
     /** Names; * stands for any characters. */
     topics: z.array(z.string().min(1)).min(1),
+    /** The Kafka to read from; this log where there is none. */
+    source: sourceSchema.optional(),
     /** Whom a record is for. */
     subscriber: originSchema.prefault('key'),
     /** What a record is known by when it comes again; its topic, partition and offset where there is none. */
@@ -34,6 +37,8 @@ const definitionSchema = z
     /** Who reads it; both where there is a webhook. */
     channel: z.enum(['sse', 'webhook', 'both']).optional(),
     webhook: webhookSchema.optional(),
+    /** Of this log; where records go that become no event. */
+    deadLetterTopic: topicName.optional(),
     /** How long an event is kept, read or not, ms. */
     retention: duration(60_000).prefault('7d'),
     /** How long an id is remembered at least, ms. */
@@ -49,12 +54,16 @@ const nameSchema = z
 
 type Read = z.infer<typeof definitionSchema>;
 
-export interface InboxDefinition extends Omit<Read, 'group' | 'channel' | 'webhook'> {
+export interface InboxDefinition extends Omit<Read, 'source' | 'group' | 'channel' | 'webhook' | 'deadLetterTopic'> {
   readonly name: string;
+  /** Undefined where it is this log. */
+  readonly source: RemoteSource | undefined;
   readonly group: string;
   readonly channel: 'sse' | 'webhook' | 'both';
   /** Undefined where the channel is sse. */
   readonly webhook: WebhookSettings | undefined;
+  readonly deadLetterTopic: string;
+  readonly webhookDeadLetterTopic: string;
 }
 
 /** Throws an OperationalError that names the file, the key, and what was expected. With `references`, secrets are looked up. */
@@ -82,7 +91,20 @@ export function readDefinition(
       hint: `give retries that sum up to less, or a retention above ${lastRetry} ms`,
     });
   }
-  return Object.freeze({ ...read, name, channel, webhook, group: read.group ?? `deliver-${name}` });
+  const source = read.source && readSource(read.source, place, references);
+  const group = read.group ?? `deliver-${name}`;
+  const deadLetterTopic = read.deadLetterTopic ?? `${name}.dead-letter`;
+  const webhookDeadLetterTopic = webhook?.deadLetterTopic ?? deadLetterTopic;
+  return Object.freeze({ ...read, name, source, channel, webhook, group, deadLetterTopic, webhookDeadLetterTopic });
+}
+
+/** Whether the topic is one of the inbox's. What it has given up does not come to it again. */
+export function reads(
+  { topics, source, deadLetterTopic, webhookDeadLetterTopic }: InboxDefinition,
+  topic: string,
+): boolean {
+  if (source === undefined && (topic === deadLetterTopic || topic === webhookDeadLetterTopic)) return false;
+  return matchesTopic(topics, topic);
 }
 
 /** Whether one of the patterns is the topic's; * stands for any characters. */

@@ -2,12 +2,15 @@
 // it does not (broker=false), it serves all inboxes that the database has, and hears from the one that fills them.
 import type { Logger } from 'pino';
 import type { Pool } from '../postgres/pool.ts';
+import type { GivenDefinitions } from '../runtime/definition.ts';
 import type { Part } from '../runtime/lifecycle.ts';
 import type { ReferenceSources } from '../runtime/references.ts';
 import { PipelineError } from '../storage/pipelines.ts';
 import type { Term } from '../storage/topics.ts';
 import { Access, type AccessOptions } from './access.ts';
 import { Channel } from './channel.ts';
+import { DeadLetters, type Shelf } from './dead-letters.ts';
+import { DeadRows } from './dead-rows.ts';
 import type { InboxDefinition } from './definition.ts';
 import type { Inbox, InboxRow } from './inbox.ts';
 import { type FilledInbox, Inboxes, type InboxesOptions } from './inboxes.ts';
@@ -15,8 +18,7 @@ import { type IngestCounters, noCounters } from './ingest.ts';
 import { RequestRate, Turnstile } from './limits.ts';
 import { Listener } from './listener.ts';
 import { Administration } from './webhooks/administration.ts';
-import { DeadLetters } from './webhooks/dead-letters.ts';
-import { deadLetterTopicOf } from './webhooks/definition.ts';
+import { DeadWebhooks } from './webhooks/dead-letters.ts';
 import type { WebhookStatus } from './webhooks/dispatcher.ts';
 import { type WebhookLimits, Webhooks } from './webhooks/webhooks.ts';
 
@@ -25,9 +27,7 @@ export interface DeliveriesOptions {
   readonly pool: Pool;
   readonly logger: Logger;
   /** By name, as millrace.yaml has them. */
-  readonly definitions: Readonly<Record<string, unknown>>;
-  /** The file they are from, for messages. */
-  readonly file: string | undefined;
+  readonly definitions: GivenDefinitions;
   readonly access: AccessOptions;
   readonly limits: DeliveryLimits;
   readonly webhooks: WebhookLimits;
@@ -60,6 +60,8 @@ export interface InboxStatus extends IngestCounters {
   readonly connections: number;
   /** Records that are not in the inbox yet. */
   readonly lag: bigint;
+  /** Records and webhooks that this process has put into dead letter topics. */
+  readonly deadLetters: number;
   readonly written: number;
   readonly closed: Readonly<Record<string, number>>;
 }
@@ -74,6 +76,8 @@ const beats = 16;
 const readsAtOnce = 4;
 const maxWaitingReads = 20_000;
 const lookAgainMs = 1000;
+/** How often key files are read again. */
+const keysAgainMs = 1000;
 
 export class Deliveries implements Part {
   readonly name = 'delivery';
@@ -86,7 +90,8 @@ export class Deliveries implements Part {
   readonly #channels = new Map<string, Channel>();
   /** Inboxes that this process fills for webhooks alone. */
   readonly #unstreamed = new Set<string>();
-  readonly #deadLetters = new Map<string, DeadLetters>();
+  /** By inbox: of its records, and of its webhooks. */
+  readonly #deadLetters = new Map<string, { readonly rows: DeadLetters; readonly webhooks: DeadLetters | undefined }>();
   readonly #webhooks: Webhooks;
   readonly #timers: NodeJS.Timeout[] = [];
   /** Undefined where others fill them. */
@@ -102,19 +107,20 @@ export class Deliveries implements Part {
     this.rate = new RequestRate(options.limits.requestsPerSecond);
     this.access = new Access(options.access);
     this.administration = new Administration(options.pool);
-    const { databaseUrl, pool, logger, definitions, file, references, ingest } = options;
+    const { databaseUrl, pool, logger, definitions, references, ingest } = options;
     this.#webhooks = new Webhooks({
       ...{ databaseUrl, pool, logger, references, limits: options.webhooks },
       onChanged: () => {
-        for (const deadLetters of this.#deadLetters.values()) deadLetters.look();
+        for (const { webhooks } of this.#deadLetters.values()) webhooks?.look();
       },
     });
     if (ingest === undefined) return;
     this.#inboxes = new Inboxes({
       context: { pool, logger, term: ingest.term },
-      ...{ definitions, file, references, ingest },
+      ...{ definitions, references, ingest },
       onOpened: (inbox, definition) => this.#opened(inbox, definition),
       onAppended: (name, events, end) => this.#channels.get(name)?.feed.offer(events, end),
+      onDead: name => this.#deadLetters.get(name)?.rows.look(),
       onDeleted: name => this.#remove(name),
       assertServable: () => this.access.assertServable(),
     });
@@ -149,17 +155,22 @@ export class Deliveries implements Part {
     this.#startTimers();
   }
 
-  #opened(inbox: Inbox, { name, channel, webhook }: InboxDefinition): void {
+  #opened(inbox: Inbox, definition: InboxDefinition): void {
+    const { name, channel, webhook, deadLetterTopic, webhookDeadLetterTopic } = definition;
     this.#add(inbox);
     if (channel === 'webhook') this.#unstreamed.add(name);
-    if (webhook === undefined) return;
     const { pool, logger, ingest } = this.#options;
-    const { log, topics } = ingest!;
-    const topic = deadLetterTopicOf(name, webhook);
-    const deadLetters = new DeadLetters({ pool, logger, log, topics, inbox, topic });
-    this.#deadLetters.set(name, deadLetters);
-    deadLetters.look();
-    void this.#webhooks.look();
+    const open = (shelf: Shelf, topic: string): DeadLetters => {
+      const { log, topics } = ingest!;
+      const deadLetters = new DeadLetters({ logger, log, topics, inbox: name, topic, shelf });
+      deadLetters.look();
+      return deadLetters;
+    };
+    this.#deadLetters.set(name, {
+      rows: open(new DeadRows(pool, inbox), deadLetterTopic),
+      webhooks: webhook && open(new DeadWebhooks(pool, inbox), webhookDeadLetterTopic),
+    });
+    if (webhook !== undefined) void this.#webhooks.look();
   }
 
   #add(row: ConstructorParameters<typeof Channel>[0]): Channel {
@@ -175,8 +186,13 @@ export class Deliveries implements Part {
     this.#unstreamed.delete(name);
     await channel?.stop();
     await this.#webhooks.forget(name);
-    await this.#deadLetters.get(name)?.stop();
+    await this.#stopDeadLetters(name);
     this.#deadLetters.delete(name);
+  }
+
+  async #stopDeadLetters(inbox: string): Promise<void> {
+    const { rows, webhooks } = this.#deadLetters.get(inbox) ?? {};
+    await Promise.all([rows?.stop(), webhooks?.stop()]);
   }
 
   #startTimers(): void {
@@ -198,6 +214,7 @@ export class Deliveries implements Part {
         Math.min(1000, stallMs),
       ),
     );
+    this.#timers.push(setInterval(() => void this.access.look(this.#options.logger), keysAgainMs));
     for (const timer of this.#timers) timer.unref();
   }
 
@@ -282,11 +299,15 @@ export class Deliveries implements Part {
     throw new PipelineError('state', 'another process fills the inboxes', 'ask the one that leads the log');
   }
 
-  #withStreams<F extends { readonly name: string }>(filled: F) {
+  #withStreams<F extends { readonly name: string; readonly reason: string | undefined }>(filled: F) {
     const channel = this.#channels.get(filled.name);
+    const { rows, webhooks } = this.#deadLetters.get(filled.name) ?? {};
+    const reasons = [filled.reason, this.access.trouble].filter(reason => reason !== undefined);
     return {
       ...filled,
+      reason: reasons.length === 0 ? undefined : reasons.join('; '),
       connections: channel?.feed.size ?? 0,
+      deadLetters: (rows?.sent ?? 0) + (webhooks?.sent ?? 0),
       written: channel?.counters.written ?? 0,
       closed: channel?.counters.closed ?? {},
     };
@@ -308,7 +329,7 @@ export class Deliveries implements Part {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#inboxes?.stop(hurry);
     await this.#webhooks.stop();
-    await Promise.all(Array.from(this.#deadLetters.values(), deadLetters => deadLetters.stop()));
+    await Promise.all(Array.from(this.#deadLetters.keys(), name => this.#stopDeadLetters(name)));
     await this.#listener?.stop();
     await Promise.all(Array.from(this.#channels.values(), channel => channel.stop()));
   }

@@ -1,13 +1,14 @@
 // A record as an event of an inbox: whom it is for, what it is known by, its type, priority and expiry. What cannot be
 // understood becomes a dead row with the reason, so that nothing behind it waits.
-import { createHash } from 'node:crypto';
+import crypto from 'node:crypto';
 import type { LogRecord } from '../protocol/records.ts';
+import { originalOf } from './dead-rows.ts';
 import type { InboxDefinition } from './definition.ts';
 import { BadEvent, OpenRecord, type Origin } from './origin.ts';
 
 /** A record that is to become a row of the inbox. */
 export interface Entry {
-  /** What it is known by for the window: a digest, as a UUID is written. */
+  /** What it is known by for the window: a digest of 16 bytes, in hex. */
   readonly key: string;
   readonly topicId: number;
   readonly partition: number;
@@ -24,7 +25,7 @@ export interface Entry {
   readonly eventId: string;
   readonly type: string | null;
   readonly data: string | null;
-  /** Why it is no event; then it has no subscriber and no data. */
+  /** Why it is no event; then it has no subscriber, and its data is the record (dead-rows.ts), where it is known. */
   readonly dead: string | null;
 }
 
@@ -42,8 +43,8 @@ const maxNameBytes = 1000;
 /** Undefined for a tombstone: it says nothing to anybody. */
 export function entryOf(definition: InboxDefinition, record: LogRecord, from: Origins): Entry | undefined {
   if (record.value === null) return undefined;
-  const place = `${from.topic}-${from.partition}-${record.offset}`;
-  const fixed = { topicId: from.topicId, partition: from.partition, offset: record.offset, time: record.timestamp };
+  const { topicId, partition } = from;
+  const { offset, timestamp: time } = record;
   try {
     const open = new OpenRecord(record, from.topic);
     const subscriber = named(open, definition.subscriber, 'subscriber');
@@ -52,27 +53,32 @@ export function entryOf(definition: InboxDefinition, record: LogRecord, from: Or
     const type = definition.type && named(open, definition.type, 'type');
     // The type is a line of its own in an event stream.
     if (type !== undefined && /[\r\n]/.test(type)) throw new BadEvent('the type holds a line break');
+    // Every property by its name: spreading an object into another takes ten times as long as all else here.
     return {
-      ...fixed,
-      key: id === undefined ? digest(place) : digest(`${id}\n${subscriber}`),
+      topicId,
+      partition,
+      offset,
+      time,
+      key: id === undefined ? digest(coordinatesOf(from, offset)) : digest(`${id}\n${subscriber}`),
       expires: timeOf(open, definition.expires, 'expiry'),
       due: timeOf(open, definition.schedule, 'schedule'),
       priority: priorityOf(open, definition.priority),
       subscriber,
-      eventId: id ?? place,
+      eventId: id ?? placeOf(from, offset),
       type: type ?? null,
       data: open.text(definition.data) ?? '',
       dead: null,
     };
   } catch (error) {
     if (!(error instanceof BadEvent)) throw error;
-    return { ...fixed, ...deadAs(digest(place), place, error.message) };
+    const dead = deadAs(digest(coordinatesOf(from, offset)), placeOf(from, offset), error.message);
+    return { topicId, partition, offset, time, ...dead, data: originalOf(record) };
   }
 }
 
 function named(open: OpenRecord, origin: Origin, what: string): string | undefined {
   const text = open.text(origin);
-  if (text !== undefined && Buffer.byteLength(text) > maxNameBytes) {
+  if (text !== undefined && text.length * 3 > maxNameBytes && Buffer.byteLength(text) > maxNameBytes) {
     throw new BadEvent(`the ${what} is longer than ${maxNameBytes} bytes`);
   }
   return text;
@@ -96,23 +102,32 @@ function timeOf(open: OpenRecord, origin: Origin | undefined, what: string): num
   return Math.trunc(at);
 }
 
-/** Sixteen bytes of SHA-256: who can choose ids cannot choose them to look like another's. */
+/** Sixteen bytes of SHA-256, in hex: who can choose ids cannot choose them to look like another's. */
 function digest(text: string): string {
-  const hex = createHash('sha256').update(text).digest('hex');
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`;
+  return sha256(text).slice(0, 32);
 }
+
+/** In one call, which takes a third of the time, where there is one (Node 20.12). */
+const sha256: (text: string) => string =
+  typeof crypto.hash === 'function'
+    ? text => crypto.hash('sha256', text)
+    : text => crypto.createHash('sha256').update(text).digest('hex');
 
 /** Records up to `offset` that can no longer be read. */
 export function lostEntry(from: Origins, offset: bigint, reason: string): Entry {
-  const place = `${from.topic}-${from.partition}-${offset}`;
   return {
     topicId: from.topicId,
     partition: from.partition,
     offset,
     time: BigInt(Date.now()),
-    ...deadAs(digest(`lost ${place}`), place, reason),
+    ...deadAs(digest(`lost ${coordinatesOf(from, offset)}`), placeOf(from, offset), reason),
   };
 }
+
+const placeOf = ({ topic, partition }: Origins, offset: bigint): string => `${topic}-${partition}-${offset}`;
+
+/** Not the topic's name: one that is made again under it is another. */
+const coordinatesOf = ({ topicId, partition }: Origins, offset: bigint): string => `${topicId}-${partition}-${offset}`;
 
 /** What a dead row has of an event. */
 const deadAs = (key: string, eventId: string, dead: string) => ({

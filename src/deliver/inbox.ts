@@ -112,7 +112,7 @@ export class Inbox {
       for (const { id, firstSeq } of parts.toReversed()) {
         if (firstSeq >= seq) continue;
         const { rows } = await this.pool.query<EventRow>(
-          `SELECT ${columns} FROM kafka.inbox_part_${id} e LEFT JOIN kafka.topics t USING (topic_id)
+          `SELECT ${columns} FROM kafka.inbox_part_${id} e LEFT JOIN kafka.topic_names t USING (topic_id)
            WHERE e.seq < $1 AND e.subscriber = $3 ORDER BY e.seq DESC LIMIT $2`,
           [seq, limit - events.length, subscriber],
         );
@@ -164,7 +164,7 @@ export class Inbox {
       const events: InboxEvent[] = [];
       for (const { id } of Inbox.beyond(parts, seq)) {
         const { rows } = await this.pool.query<EventRow>(
-          `SELECT ${columns} FROM kafka.inbox_part_${id} e LEFT JOIN kafka.topics t USING (topic_id)
+          `SELECT ${columns} FROM kafka.inbox_part_${id} e LEFT JOIN kafka.topic_names t USING (topic_id)
            WHERE ${condition} ORDER BY e.seq LIMIT $2`,
           [seq, limit - events.length, ...values],
         );

@@ -8,13 +8,15 @@ import type { Inbox, InboxEvent } from './inbox.ts';
 import { Ingest, type IngestContext, type IngestStatus, noCounters } from './ingest.ts';
 
 export interface InboxesOptions extends PipelineSetOptions {
-  readonly ingest: Omit<IngestContext, 'logger'>;
+  readonly ingest: Pick<IngestContext, 'log' | 'topics'>;
   /** Of the secrets of webhooks. */
   readonly references: ReferenceSources;
   /** An inbox is there to be served. */
   readonly onOpened: (inbox: Inbox, definition: InboxDefinition) => void;
   /** What has been committed, in order, up to number `end`. */
   readonly onAppended: (inbox: string, events: readonly InboxEvent[], end: bigint) => void;
+  /** Some of its records became no event. */
+  readonly onDead: (inbox: string) => void;
   /** It is about to be dropped: nobody may read it any more. */
   readonly onDeleted: (inbox: string) => Promise<void>;
   /** Throws an OperationalError where inboxes must not be served. */
@@ -30,13 +32,13 @@ interface OpenInbox extends Registered {
 export class Inboxes extends PipelineSet<InboxDefinition, Ingest, IngestStatus, OpenInbox> {
   /** Throws an OperationalError for a definition of the file that cannot be understood. */
   constructor(options: InboxesOptions) {
-    const { context, ingest, references, onOpened, onAppended, onDeleted, assertServable } = options;
-    const { pool, term, logger } = context;
+    const { context, ingest, references, onOpened, onAppended, onDead, onDeleted, assertServable } = options;
+    const { pool, term } = context;
     super(options, {
       kind: 'inbox',
       table: 'kafka.inboxes',
-      read(name, written, file) {
-        const definition = readDefinition(name, written, file, references);
+      read(name, written, where) {
+        const definition = readDefinition(name, written, where, references);
         assertServable();
         return definition;
       },
@@ -50,7 +52,9 @@ export class Inboxes extends PipelineSet<InboxDefinition, Ingest, IngestStatus, 
       },
       make(definition, { appender }, before) {
         const filled = (events: readonly InboxEvent[], end: bigint): void => onAppended(definition.name, events, end);
-        return new Ingest({ ...ingest, logger, definition, appender, onAppended: filled }, before?.counters);
+        const dead = (): void => onDead(definition.name);
+        const options = { ...context, ...ingest, definition, appender, onAppended: filled, onDead: dead };
+        return new Ingest(options, before?.counters);
       },
       idle: name => ({ ...nothing, name }),
       // With all it holds and the offsets of its group.

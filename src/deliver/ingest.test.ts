@@ -125,6 +125,22 @@ test('begun again after its offsets were not stored, and after they were moved b
   }
 });
 
+test('a topic that is made again under its name has events of its own', async () => {
+  const rig = await openDeliverRig();
+  try {
+    const server = await rig.serve({ news: { topics: ['events'] } });
+    for (const text of ['of the first', 'of the second']) {
+      const topic = await rig.createTopic('events');
+      await rig.send(topic, [{ key: 'ada', value: text }]);
+      await eventually(async () => (await rig.events('news')).at(-1)?.data === text);
+      await rig.topics.delete(topic);
+    }
+    await server.stop();
+  } finally {
+    await rig.remove();
+  }
+});
+
 test('a writer whose term is over changes nothing', async () => {
   const rig = await openDeliverRig();
   try {

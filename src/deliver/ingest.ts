@@ -1,25 +1,26 @@
 // Fills an inbox from its topics: reads, makes entries, appends them with how far it has read, and hands what is new to the
 // connections of this process. While one batch is appended the next is gathered. It is begun again with backoff whenever
 // something breaks; where it stands is in the database, so that is the same after a lost answer and a kill -9.
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { lastOffset } from '../protocol/record-batch.ts';
 import { aborted } from '../runtime/aborted.ts';
 import { backoff } from '../runtime/backoff.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
-import { LogSource } from '../source/log-source.ts';
+import { KafkaSource } from '../source/kafka-source.ts';
+import { openSource, type SourceContext } from '../source/open.ts';
 import { type Cursor, PartitionReader } from '../source/reader.ts';
-import type { SourcePartition } from '../source/source.ts';
-import type { Log } from '../storage/log.ts';
-import type { Topics } from '../storage/topics.ts';
+import { RemoteGroup } from '../source/remote-group.ts';
+import type { SourcePartition, Source as TopicSource } from '../source/source.ts';
 import { cannotBeStored } from '../storage/write-lane.ts';
-import { type Appender, type Move, placeKey } from './appender.ts';
-import { type InboxDefinition, matchesTopic } from './definition.ts';
+import { type Appender, placeKey } from './appender.ts';
+import { originalOf } from './dead-rows.ts';
+import { type InboxDefinition, reads } from './definition.ts';
 import { type Entry, entryOf, lostEntry } from './event.ts';
 import type { InboxEvent } from './inbox.ts';
+import type { Move } from './positions.ts';
 
-export interface IngestContext {
-  readonly log: Log;
-  readonly topics: Topics;
+export interface IngestContext extends SourceContext {
   readonly logger: Logger;
 }
 
@@ -47,6 +48,8 @@ export interface IngestOptions extends IngestContext {
   readonly appender: Appender;
   /** What has been committed, in order. */
   readonly onAppended: (events: readonly InboxEvent[], end: bigint) => void;
+  /** Records that became no event are among them. */
+  readonly onDead: () => void;
 }
 
 interface Source extends Cursor {
@@ -79,7 +82,11 @@ export class Ingest {
   #running: Promise<void> | undefined;
   #state: IngestState = 'starting';
   #reason: string | undefined;
+  /** The last that was opened. */
+  #source: TopicSource | undefined;
   #sources: readonly Source[] = [];
+  /** Of a remote Kafka. */
+  #group: RemoteGroup | undefined;
   #checkpointAt = 0;
   #housekeepingAt = 0;
   #keptAt = Date.now();
@@ -98,16 +105,20 @@ export class Ingest {
   /** Appends what has been read, and ends. */
   async stop(): Promise<void> {
     this.#stopping.abort();
+    // It may be waiting for an answer that never comes; what has been read already is appended.
+    if (this.#state !== 'running') this.#source?.close();
     await this.#running;
     this.#state = 'stopped';
   }
 
   status(): IngestStatus {
     const lag = this.#sources.reduce((sum, { log, stored }) => sum + log.highWatermark - stored, 0n);
+    const trouble = this.#source instanceof KafkaSource ? this.#source.trouble : undefined;
+    const isHeldUp = trouble !== undefined && (this.#state === 'starting' || this.#state === 'running');
     return {
       name: this.#options.definition.name,
-      state: this.#state,
-      reason: this.#reason,
+      state: isHeldUp ? 'retrying' : this.#state,
+      reason: isHeldUp ? trouble.message : this.#reason,
       hint: undefined,
       lag,
       ...this.counters,
@@ -133,9 +144,10 @@ export class Ingest {
 
   /** Runs until it is stopped, or its topics are others; throws when something breaks. */
   async #attempt(): Promise<void> {
-    const { appender, log, topics, definition, onAppended } = this.#options;
-    const source = new LogSource(log, topics);
-    const wanted = (topic: string): boolean => matchesTopic(definition.topics, topic);
+    const { appender, definition, onAppended } = this.#options;
+    const source = openSource(this.#options, definition.source, `millrace-inbox-${definition.name}`);
+    this.#source = source;
+    const wanted = (topic: string): boolean => reads(definition, topic);
     const ending = new AbortController();
     const end = (): void => ending.abort();
     this.#stopping.signal.addEventListener('abort', end);
@@ -143,7 +155,9 @@ export class Ingest {
     try {
       await appender.load();
       onAppended([], appender.next - 1n);
-      this.#sources = await this.#open(await source.partitions(wanted));
+      const found = await source.partitions(wanted);
+      this.#group = await this.#groupOf(source);
+      this.#sources = await this.#open(found, source);
       if (this.#sources.length === 0) {
         this.#state = 'waiting';
         this.#reason = `there is no topic ${definition.topics.join(', ')}`;
@@ -155,23 +169,45 @@ export class Ingest {
       await this.#fill(ending.signal);
     } finally {
       stopListening();
+      await this.#group?.end();
+      this.#group = undefined;
+      source.close();
       this.#stopping.signal.removeEventListener('abort', end);
     }
   }
 
-  async #open(found: readonly SourcePartition[]): Promise<Source[]> {
+  /** That shows in a remote Kafka how far this has read. */
+  async #groupOf(source: TopicSource): Promise<RemoteGroup | undefined> {
+    if (!(source instanceof KafkaSource)) return undefined;
+    const { group } = this.#options.definition;
+    return new RemoteGroup({ source, clusterId: await source.clusterId(), group, logger: this.#logger });
+  }
+
+  async #open(found: readonly SourcePartition[], source: TopicSource): Promise<Source[]> {
     const { appender, definition } = this.#options;
-    const begin = found.map(({ topic, partition, logStartOffset, highWatermark }) => ({
-      topicId: topic.id,
-      partition,
-      offset: definition.start === 'latest' ? highWatermark : logStartOffset,
-    }));
+    const committed = await this.#committed(source);
+    const begin = found.map(log => {
+      const { topic, partition, logStartOffset, highWatermark } = log;
+      const start = definition.start === 'latest' ? highWatermark : logStartOffset;
+      return { topicId: topic.id, partition, offset: committed.get(`${topic.name}-${partition}`) ?? start };
+    });
     const positions = await appender.positions(begin);
-    return found.flatMap(log => {
+    const sources = found.flatMap(log => {
       const position = positions.get(placeKey({ topicId: log.topic.id, partition: log.partition }));
       if (position === undefined) return []; // deleted meanwhile; another attempt follows
       return [{ log, position: position.next, stored: position.next, committed: position.expected }];
     });
+    this.#group?.follow(sources.map(({ log, committed: next }) => ({ ...reachedOf(log), next })));
+    return sources;
+  }
+
+  /** What was read elsewhere goes on in a remote Kafka that has got topics and group by a mirror. */
+  async #committed(source: TopicSource): Promise<Map<string, bigint>> {
+    const { appender, definition } = this.#options;
+    // Later they might be a former topic's of the name.
+    if (!(source instanceof KafkaSource) || (await appender.hasRead(await source.clusterId()))) return new Map();
+    const offsets = await source.committed(definition.group);
+    return new Map(offsets.map(({ topic, partition, offset }) => [`${topic}-${partition}`, offset]));
   }
 
   async #fill(ending: AbortSignal): Promise<void> {
@@ -268,11 +304,10 @@ export class Ingest {
   }
 
   async #write(entries: readonly Entry[], moves: readonly (Move & { source: Source })[]): Promise<void> {
-    const { appender, onAppended } = this.#options;
-    let fresh: { entry: Entry; seq: bigint }[];
-    let waiting: number;
+    const { appender } = this.#options;
+    let appended: Awaited<ReturnType<Appender['append']>>;
     try {
-      ({ fresh, waiting } = await appender.append(entries, moves));
+      appended = await appender.append(entries, moves);
     } catch (error) {
       if (!cannotBeStored(error) || entries.length === 0) throw error;
       await this.#writeApart(entries, messageOf(error));
@@ -280,15 +315,18 @@ export class Ingest {
       return;
     }
     for (const { source, next } of moves) source.committed = next;
+    this.#group?.follow(moves.map(({ source, next }) => ({ ...reachedOf(source.log), next })));
     if (moves.length > 0) this.#checkpointAt = Date.now();
+    const { fresh, first, waiting } = appended;
     const topicNames = new Map(this.#sources.map(({ log: { topic } }) => [topic.id, topic.name]));
-    const dead = fresh.filter(({ entry }) => entry.dead !== null).length;
+    const dead = fresh.filter(entry => entry.dead !== null).length;
     this.counters.dead += dead;
+    if (dead > 0) this.#options.onDead();
     this.counters.events += fresh.length - dead;
     this.counters.duplicates += entries.length - fresh.length - waiting;
     if (fresh.length === 0) return;
-    const events = fresh.map(({ entry, seq }) => ({
-      seq,
+    const events = fresh.map((entry, i) => ({
+      seq: first + BigInt(i),
       subscriber: entry.subscriber,
       eventId: entry.eventId,
       type: entry.type,
@@ -298,7 +336,14 @@ export class Ingest {
       expires: entry.expires,
       data: entry.data ?? '',
     }));
-    onAppended(events, appender.next - 1n);
+    this.#give(events, appender.next - 1n);
+  }
+
+  /** Once what comes next is on its way to Postgres, which works while connections are written to. */
+  #give(events: readonly InboxEvent[], end: bigint): void {
+    nextTurn()
+      .then(() => this.#options.onAppended(events, end))
+      .catch((error: Error) => this.#logger.error({ err: error }, 'events were not given to connections'));
   }
 
   /** Postgres refuses something in these; what it is becomes a dead row. */
@@ -311,8 +356,10 @@ export class Ingest {
     }
     const entry = entries[0]!;
     if (entry.dead !== null) throw new Error(reason);
-    const nothing = { expires: null, due: null, subscriber: null, eventId: '', type: null, data: null };
-    await this.#write([{ ...entry, ...nothing, dead: `PostgreSQL refuses it: ${reason}` }], []);
+    const nothing = { expires: null, due: null, subscriber: null, eventId: '', type: null };
+    // The record itself is not at hand any more.
+    const data = originalOf({ key: null, value: Buffer.from(entry.data ?? ''), headers: [] });
+    await this.#write([{ ...entry, ...nothing, data, dead: `PostgreSQL refuses it: ${reason}` }], []);
   }
 
   /** What has waited for its time goes to the inbox. */
@@ -346,5 +393,6 @@ export class Ingest {
 
 export const noCounters = (): IngestCounters => ({ records: 0, events: 0, duplicates: 0, dead: 0 });
 const placeOf = ({ topic, partition }: SourcePartition) => ({ topic: topic.name, topicId: topic.id, partition });
+const reachedOf = ({ topic, partition }: SourcePartition) => ({ topic, partition });
 const newBatch = (): Batch => ({ entries: [], keys: new Set(), bytes: 0 });
 const isFull = ({ entries, bytes }: Batch): boolean => entries.length >= maxEntries || bytes >= maxBytes;

@@ -9,6 +9,11 @@ export function observeDeliveries(registry: Registry, read: () => readonly Inbox
   counter('millrace_inbox_events_total', 'Events put into the inbox', status => status.events);
   counter('millrace_inbox_duplicates_total', 'Records whose id was known already', status => status.duplicates);
   counter('millrace_inbox_dead_total', 'Records that became no event', status => status.dead);
+  counter(
+    'millrace_inbox_dead_letters_total',
+    'Records and webhooks put into dead letter topics',
+    status => status.deadLetters,
+  );
   counter('millrace_inbox_written_total', 'Events written to connections', status => status.written);
   gauge('millrace_inbox_connections', 'Open event streams', status => status.connections);
   gauge('millrace_inbox_lag_records', 'Records that are not in the inbox yet', status => Number(status.lag));

@@ -22,10 +22,11 @@ export function parseOrigin(text: string): Origin | undefined {
 
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-/** One record, its value parsed at most once. */
+/** One record, its value decoded and parsed at most once. */
 export class OpenRecord {
   readonly record: LogRecord;
   readonly #topic: string;
+  #text: string | undefined;
   #value: { readonly parsed: unknown } | undefined;
 
   constructor(record: LogRecord, topic: string) {
@@ -41,7 +42,7 @@ export class OpenRecord {
       case 'key':
         return textOf(this.record.key, 'the key');
       case 'value':
-        return textOf(this.record.value, 'the value');
+        return this.#valueText();
       case 'header':
         return textOf(
           this.record.headers.findLast(({ key }) => key === origin.name)?.value ?? null,
@@ -64,9 +65,14 @@ export class OpenRecord {
     return at;
   }
 
+  #valueText(): string | undefined {
+    this.#text ??= textOf(this.record.value, 'the value');
+    return this.#text;
+  }
+
   #parse(): unknown {
     if (this.#value === undefined) {
-      const text = textOf(this.record.value, 'the value');
+      const text = this.#valueText();
       if (text === undefined) return undefined;
       try {
         this.#value = { parsed: JSON.parse(text) };

@@ -7,7 +7,7 @@ import { matchesTopic } from './definition.ts';
 import type { Deliveries } from './deliveries.ts';
 import { idOf, seqOf } from './frame.ts';
 import type { InboxEvent } from './inbox.ts';
-import { GzipOutlet, PlainOutlet, takesGzip } from './outlet.ts';
+import { ChunkedOutlet, GzipOutlet, type Outlet, PlainOutlet, takesGzip } from './outlet.ts';
 import type { Receipt } from './receipts.ts';
 
 type Query = Readonly<Record<string, string | undefined>>;
@@ -119,9 +119,17 @@ async function stream({ deliveries, channel, grant }: Asked, request: FastifyReq
     'cache-control': 'no-cache, no-transform',
     'x-accel-buffering': 'no', // nginx would keep events back
   });
-  const outlet = gzip ? new GzipOutlet(reply.raw) : new PlainOutlet(reply.raw);
+  const outlet = gzip ? new GzipOutlet(reply.raw) : plainOutlet(reply.raw);
   channel.open({ subscriber, outlet, begin, wants, expiresAt: grant.expiresAt }, beginning);
   return reply;
+}
+
+function plainOutlet(response: FastifyReply['raw']): Outlet {
+  response.flushHeaders();
+  const { socket } = response;
+  // It has none yet where the client did not wait for the answer before; and HTTP/2 has frames of its own.
+  if (socket === null || !response.chunkedEncoding) return new PlainOutlet(response);
+  return new ChunkedOutlet(response, socket);
 }
 
 /** A client that comes back sends what it had last; that goes before what its URL says. */

@@ -44,7 +44,7 @@ test('what waits comes when it is due, in the order of its times, once, and over
     entry('a', 2),
   ];
   const { fresh, waiting } = await appender.append(given, []);
-  assert.deepEqual([fresh.map(({ entry: { data } }) => data), waiting], [['now', 'past'], 4]);
+  assert.deepEqual([fresh.map(entry => entry.data), waiting], [['now', 'past'], 4]);
   assert.equal(appender.untilDue(start), hour);
   assert.deepEqual(await appender.release(10, start + hour - 1), { taken: 0, fresh: 0 });
   assert.deepEqual(await appender.release(10, start + hour), { taken: 1, fresh: 1 });
@@ -63,8 +63,14 @@ test('what waits comes when it is due, in the order of its times, once, and over
   assert.equal(appender.untilDue(), Number.POSITIVE_INFINITY);
   assert.deepEqual(await data(), ['now', 'past', 'a', 'b', 'c']);
 
+  // Both under one id, and taken together.
+  await appender.append([entry('e', 9.2), entry('d', 9.1)], []);
+  await appender.append([entry('e', 9.1)], []);
+  assert.deepEqual(await appender.release(10, start + 10 * hour), { taken: 3, fresh: 2 });
+  assert.deepEqual((await data()).slice(-2), ['d', 'e']);
+
   // The clock is set back behind what has been released.
-  const late = await appender.append([entry('d', 4)], []);
+  const late = await appender.append([entry('f', 4)], []);
   assert.equal(late.waiting, 0, 'it is not put where nobody looks again');
 });
 

@@ -3,10 +3,11 @@
 import { createHash } from 'node:crypto';
 import { earliest, latest, listOffsets } from '../client/admin.ts';
 import type { Cluster } from '../client/cluster.ts';
-import { fetchPartition } from '../client/fetch.ts';
+import { type FetchOptions, fetchPartition } from '../client/fetch.ts';
 import { decodeBatch } from '../protocol/compression.ts';
 import * as header from '../protocol/record-batch.ts';
 import type { LogRecord } from '../protocol/records.ts';
+import { abortedBatches } from '../source/kafka-partition.ts';
 import type { MappedRange } from './mirrors.ts';
 
 export interface Difference {
@@ -44,6 +45,8 @@ export interface ComparedPartition {
 
 const fetchBytes = 4 * 2 ** 20;
 const unpackedBytes = 256 * 2 ** 20;
+/** Of a batch's attributes. */
+const codecAndTimestamps = 0x0f;
 
 export async function comparePartition(of: ComparedPartition): Promise<Compared> {
   const { source, target, topic, targetTopic, partition, ranges, onDifference } = of;
@@ -86,8 +89,8 @@ export async function comparePartition(of: ComparedPartition): Promise<Compared>
     expected = range.targetOffset + range.records;
     if (from >= end) continue;
     records += await compareRange(
-      new Walk(source, topic, partition, from, end),
-      new Walk(target, targetTopic, partition, from + shift, end + shift),
+      new Walk(source, topic, partition, from, end, 'read_committed'),
+      new Walk(target, targetTopic, partition, from + shift, smallest(end + shift, targetEnd)),
       shift,
       report,
     );
@@ -125,18 +128,20 @@ async function compareRange(
       b === undefined ? [] : right.records(b),
     ]);
     // As far as both have been read; what is behind it stays for the next batch.
-    const to = smallest(a && header.lastOffset(a) + 1n, b && header.lastOffset(b) + 1n - shift)!;
+    const to = smallest(a && header.lastOffset(a) + 1n, b && header.lastOffset(b) + 1n - shift);
     const there = new Map(theirs.map(record => [record.offset - shift, record]));
     for (const record of ours) {
       if (record.offset >= to) break;
       const other = there.get(record.offset);
       there.delete(record.offset);
+      if (other !== undefined && isSame(record, other)) {
+        same++;
+        continue;
+      }
       const sourceDigest = digestOf(record);
       const targetDigest = other && digestOf(other);
       const at = { sourceOffset: record.offset, targetOffset: record.offset + shift, sourceDigest, targetDigest };
-      if (other === undefined) report({ kind: 'missing', ...at });
-      else if (sourceDigest !== targetDigest) report({ kind: 'differs', ...at });
-      else same++;
+      report({ kind: other === undefined ? 'missing' : 'differs', ...at });
     }
     for (const [offset, record] of there) {
       if (offset >= to) break;
@@ -154,17 +159,18 @@ async function compareRange(
   }
 }
 
-function smallest(a: bigint | undefined, b: bigint | undefined): bigint | undefined {
-  if (a === undefined || b === undefined) return a ?? b;
+/** Of those that there are; at least one is. */
+function smallest(a: bigint | undefined, b: bigint | undefined): bigint {
+  if (a === undefined || b === undefined) return (a ?? b)!;
   return a < b ? a : b;
 }
 
-/** Whether all but offsets, epochs and the producer's fields is the same. */
+/** Whether all but offsets, epochs, the producer's fields and its transaction is the same. */
 function areSame(a: Buffer, b: Buffer, shift: bigint): boolean {
   return (
     a.length === b.length &&
     header.baseOffset(a) + shift === header.baseOffset(b) &&
-    header.attributes(a) === header.attributes(b) &&
+    (header.attributes(a) & codecAndTimestamps) === (header.attributes(b) & codecAndTimestamps) &&
     header.lastOffsetDelta(a) === header.lastOffsetDelta(b) &&
     header.baseTimestamp(a) === header.baseTimestamp(b) &&
     header.maxTimestamp(a) === header.maxTimestamp(b) &&
@@ -172,6 +178,18 @@ function areSame(a: Buffer, b: Buffer, shift: bigint): boolean {
     a.subarray(header.headerBytes).equals(b.subarray(header.headerBytes))
   );
 }
+
+function isSame(a: LogRecord, b: LogRecord): boolean {
+  return (
+    a.timestamp === b.timestamp &&
+    equal(a.key, b.key) &&
+    equal(a.value, b.value) &&
+    a.headers.length === b.headers.length &&
+    a.headers.every(({ key, value }, i) => key === b.headers[i]!.key && equal(value, b.headers[i]!.value))
+  );
+}
+
+const equal = (a: Buffer | null, b: Buffer | null): boolean => (a === null || b === null ? a === b : a.equals(b));
 
 export function digestOf({ timestamp, key, value, headers }: LogRecord): string {
   const hash = createHash('sha256');
@@ -189,24 +207,35 @@ export function digestOf({ timestamp, key, value, headers }: LogRecord): string 
   return hash.digest('hex').slice(0, 16);
 }
 
-/** The batches of a stretch of a partition, one after another. */
+/** The batches of a stretch of a partition that hold records, one after another. */
 class Walk {
   readonly #cluster: Cluster;
   readonly #topic: string;
   readonly #partition: number;
   readonly #end: bigint;
+  readonly #isolation: FetchOptions['isolation'];
   #at: bigint;
   #batches: Buffer[] = [];
+  /** Base offsets of those whose transaction was aborted. */
+  readonly #aborted = new Set<bigint>();
   #unpacked: { readonly batch: Buffer; readonly records: readonly LogRecord[] } | undefined;
-  #ahead: Promise<Buffer> | undefined;
+  #ahead: Promise<Buffer[]> | undefined;
   #aheadFrom = -1n;
 
-  constructor(cluster: Cluster, topic: string, partition: number, from: bigint, end: bigint) {
+  constructor(
+    cluster: Cluster,
+    topic: string,
+    partition: number,
+    from: bigint,
+    end: bigint,
+    isolation: FetchOptions['isolation'] = 'read_uncommitted',
+  ) {
     this.#cluster = cluster;
     this.#topic = topic;
     this.#partition = partition;
     this.#at = from;
     this.#end = end;
+    this.#isolation = isolation;
   }
 
   /** The one that holds the offset it is at, or the next one; undefined at the end. */
@@ -214,20 +243,23 @@ class Walk {
     while (this.#at < this.#end) {
       const [first] = this.#batches;
       if (first === undefined) {
-        const records = await this.#fetch(this.#at);
-        this.#batches = header.splitBatches(records);
+        this.#batches = await this.#fetch(this.#at);
         if (this.#batches.length === 0)
           throw new Error(`${this.#topic}-${this.#partition} gives nothing at ${this.#at}`);
         // While these are compared.
         const next = header.lastOffset(this.#batches.at(-1)!) + 1n;
         if (next < this.#end) this.#readAhead(next);
-      } else if (header.lastOffset(first) < this.#at || header.isControl(first)) {
+      } else if (header.lastOffset(first) < this.#at || this.#isEmpty(first)) {
         this.passTo(largest(this.#at, header.lastOffset(first) + 1n));
       } else {
         return header.baseOffset(first) < this.#end ? first : undefined;
       }
     }
     return undefined;
+  }
+
+  #isEmpty(batch: Buffer): boolean {
+    return header.isControl(batch) || header.recordCount(batch) === 0 || this.#aborted.has(header.baseOffset(batch));
   }
 
   isWhole(batch: Buffer): boolean {
@@ -248,7 +280,9 @@ class Walk {
 
   passTo(offset: bigint): void {
     this.#at = offset;
-    while (this.#batches[0] !== undefined && header.lastOffset(this.#batches[0]) < offset) this.#batches.shift();
+    while (this.#batches[0] !== undefined && header.lastOffset(this.#batches[0]) < offset) {
+      this.#aborted.delete(header.baseOffset(this.#batches.shift()!));
+    }
   }
 
   #readAhead(from: bigint): void {
@@ -257,7 +291,7 @@ class Walk {
     this.#ahead.catch(() => {}); // told when it is needed
   }
 
-  #fetch(from: bigint): Promise<Buffer> {
+  #fetch(from: bigint): Promise<Buffer[]> {
     if (this.#ahead !== undefined && this.#aheadFrom === from) {
       const ahead = this.#ahead;
       this.#ahead = undefined;
@@ -266,9 +300,12 @@ class Walk {
     return this.#read(from);
   }
 
-  async #read(offset: bigint): Promise<Buffer> {
+  async #read(offset: bigint): Promise<Buffer[]> {
     const part = { topic: this.#topic, partition: this.#partition, offset, maxBytes: fetchBytes };
-    return (await fetchPartition(this.#cluster, part)).records;
+    const { records, aborted } = await fetchPartition(this.#cluster, part, { isolation: this.#isolation });
+    const batches = header.splitBatches(records);
+    for (const baseOffset of abortedBatches(batches, aborted)) this.#aborted.add(baseOffset);
+    return batches;
   }
 }
 

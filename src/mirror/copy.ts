@@ -15,14 +15,19 @@ import { addSequence, type Producer } from '../client/producer.ts';
 import { batchAt, holdsTheSame, ownBatches } from '../client/tail.ts';
 import { ErrorCode, errorOf } from '../protocol/errors.ts';
 import * as header from '../protocol/record-batch.ts';
+import type { LogRecord } from '../protocol/records.ts';
 import type { Throttle } from '../runtime/throttle.ts';
 import type { Log } from '../storage/log.ts';
 import type { PartitionLog } from '../storage/partition-log.ts';
 import type { Budget } from './budget.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import { MirrorStopped } from './definition.ts';
-import type { CopyCounts, CopyPosition, CopyToNote, NotedCopy, OffsetRange } from './positions.ts';
-import { batchOf, recordsOf, sendable } from './rebuild.ts';
+import { OwnCopy } from './own-copy.ts';
+import { pause } from './pause.ts';
+import type { CopyCounts, CopyPosition, CopyStatus, CopyToNote, NotedCopy } from './positions.ts';
+import { Ranges } from './ranges.ts';
+import { batchOf, recordsOf } from './rebuild.ts';
+import { partOf, type Run, recounted, runsOf } from './share.ts';
 
 export interface CopyContext {
   readonly log: Log;
@@ -46,34 +51,28 @@ export interface CopyPlace {
   readonly targetTopic: string;
   readonly partition: number;
   readonly source: PartitionLog;
-}
-
-export interface CopyStatus {
-  readonly topic: string;
-  readonly partition: number;
-  readonly targetTopic: string;
-  /** The next to forward, and where the source ends. */
-  readonly nextOffset: bigint;
-  readonly endOffset: bigint;
-  readonly targetNextOffset: bigint;
-  readonly lag: bigint;
-  /** Age of the oldest record that is not in the target, ms. */
-  readonly lagMs: number;
-  readonly forwarded: bigint;
-  readonly skipped: bigint;
-  readonly failed: bigint;
-  readonly retried: number;
+  /** Of its keys, %. */
+  readonly share: number;
 }
 
 interface Sent {
-  readonly sourceOffset: bigint;
+  /** Its records here; several runs where only a share goes. */
+  readonly runs: readonly Run[];
   readonly count: number;
+  /** What it passes over. */
+  readonly withheld: number;
+  /** Here, behind it. */
+  readonly next: bigint;
   readonly maxTimestamp: bigint;
   readonly bytes: number;
-  /** As the producer made it. */
-  readonly batch: Buffer;
+  /** As the producer made it; undefined: nothing of the share is there. */
+  readonly batch: Buffer | undefined;
+  /** That the batch is a part of. */
+  readonly copy: OwnCopy | undefined;
   outcome: bigint | Error | undefined;
 }
+
+type ToSend = Pick<Sent, 'runs' | 'batch' | 'next'> & Partial<Pick<Sent, 'withheld' | 'copy'>>;
 
 const readBytes = 262_144;
 /** Of one partition, on their way. */
@@ -99,8 +98,7 @@ export class PartitionCopy {
   readonly #context: CopyContext;
   #position: CopyPosition;
   readonly #counts: CopyCounts;
-  #range: OffsetRange | undefined;
-  readonly #changedRanges = new Set<OffsetRange>();
+  readonly #ranges: Ranges;
   #changed = true;
   /** The next to read; ahead of the position by what is on its way. */
   #next: bigint;
@@ -109,6 +107,8 @@ export class PartitionCopy {
   #acknowledgedAt = Number.NEGATIVE_INFINITY;
   #wake: () => void = () => {};
   retried = 0;
+  /** Woken when the position has moved on. */
+  readonly arrivals = new Set<() => void>();
 
   constructor(context: CopyContext, place: CopyPlace, noted: NotedCopy) {
     this.#context = context;
@@ -116,8 +116,12 @@ export class PartitionCopy {
     this.copyId = noted.copyId;
     this.#position = noted.position;
     this.#counts = noted.counts;
-    this.#range = noted.lastRange;
+    this.#ranges = new Ranges(noted.lastRange);
     this.#next = noted.position.nextOffset;
+  }
+
+  get nextOffset(): bigint {
+    return this.#position.nextOffset;
   }
 
   toString(): string {
@@ -132,6 +136,7 @@ export class PartitionCopy {
       topic,
       partition,
       targetTopic,
+      primary: 'here',
       nextOffset,
       endOffset: source.highWatermark,
       targetNextOffset,
@@ -146,23 +151,18 @@ export class PartitionCopy {
   toNote(): CopyToNote | undefined {
     if (!this.#changed) return undefined;
     this.#changed = false;
-    const ranges = [...this.#changedRanges].map(range => ({ ...range }));
-    this.#changedRanges.clear();
     return {
       copyId: this.copyId,
       position: this.#position,
       counts: { ...this.#counts },
       behindSince: this.#behindSince,
-      ranges,
+      ranges: this.#ranges.take(),
     };
   }
 
   unnoted({ ranges }: CopyToNote): void {
     this.#changed = true;
-    // One that has begun since is not the one that grows any more.
-    for (const range of ranges) {
-      this.#changedRanges.add(range.sourceOffset === this.#range?.sourceOffset ? this.#range : range);
-    }
+    this.#ranges.putBack(ranges);
   }
 
   get #behindSince(): number | undefined {
@@ -172,7 +172,7 @@ export class PartitionCopy {
 
   /** Reads back from the target, which ends at `end`, what had arrived since it was noted. */
   async recover(end: bigint): Promise<void> {
-    const { cluster } = this.#context;
+    const { cluster, log } = this.#context;
     const { targetTopic, partition, source } = this.place;
     const { targetNextOffset, producerId } = this.#position;
     if (end < targetNextOffset) {
@@ -186,7 +186,9 @@ export class PartitionCopy {
       const count = header.lastOffsetDelta(batch) + 1;
       // More than 0 where the target has compacted away what was before.
       const ahead = (header.baseSequence(batch) - this.#position.nextSequence + 0x8000_0000) % 0x8000_0000;
-      this.#acknowledged(this.#position.nextOffset + BigInt(ahead), count, header.baseOffset(batch), ahead);
+      const { nextOffset: from, share = 100 } = this.#position;
+      const counted = await recounted(log, source, { from, passed: ahead, count, share });
+      this.#acknowledged({ ...counted, count }, header.baseOffset(batch), ahead);
     }
     if (this.#position.nextOffset > source.highWatermark) {
       throw new MirrorStopped(
@@ -197,10 +199,13 @@ export class PartitionCopy {
     this.#next = this.#position.nextOffset;
   }
 
-  /** A producer whose sequences begin at 0. Before anything is sent by it. */
+  /** What holds from here on: a producer, whose sequences begin at 0, and the share. Before anything is sent. */
   adopt(producerId: bigint): void {
-    if (this.#position.producerId === producerId) return;
-    this.#position = { ...this.#position, producerId, nextSequence: 0 };
+    const { share } = this.place;
+    const { producerId: before, share: noted } = this.#position;
+    if (before === producerId && noted === share) return;
+    const nextSequence = before === producerId ? this.#position.nextSequence : 0;
+    this.#position = { ...this.#position, producerId, nextSequence, share };
     this.#changed = true;
   }
 
@@ -273,22 +278,33 @@ export class PartitionCopy {
       const result = await log.read(source, this.#next, readBytes, true);
       try {
         if (result.error !== ErrorCode.NONE) return await this.#unreadable(result.error);
-        for (const chunk of result.chunks) {
-          for (const batch of header.splitBatches(chunk)) {
-            if (header.lastOffset(batch) < this.#next) continue;
-            // Nothing goes behind a failure, nor beside what must go alone: read again.
-            if (this.#sent.length > 0 && (this.#isAlone || this.#sent[0]!.outcome instanceof Error)) return;
-            if (this.#context.stopping.aborted) return;
-            await this.#take(batch);
-          }
-        }
+        for (const chunk of result.chunks) if (!(await this.#forward(chunk))) return;
       } finally {
         result.release();
       }
     });
   }
 
-  async #take(batch: Buffer): Promise<void> {
+  /** Returns whether all of it has been taken; what was not is read again. */
+  async #forward(chunk: Buffer): Promise<boolean> {
+    const copy = new OwnCopy(this.#context.log.memory, chunk);
+    for (const batch of header.splitBatches(copy.bytes)) {
+      if (header.lastOffset(batch) < this.#next) continue;
+      if (!this.#mayFollow) return false;
+      await this.#take(batch, copy);
+    }
+    copy.release();
+    return true;
+  }
+
+  /** Nothing goes behind a failure, nor beside what must go alone. */
+  get #mayFollow(): boolean {
+    if (this.#context.stopping.aborted) return false;
+    return this.#sent.length === 0 || !(this.#isAlone || this.#sent[0]!.outcome instanceof Error);
+  }
+
+  /** `batch` is a part of `copy`, and is written to. */
+  async #take(batch: Buffer, copy: OwnCopy): Promise<void> {
     const { throttle, stopping } = this.#context;
     if (header.isControl(batch) || header.isTransactional(batch)) {
       throw new MirrorStopped(
@@ -299,27 +315,35 @@ export class PartitionCopy {
     const baseOffset = header.baseOffset(batch);
     const isCut = baseOffset < this.#next;
     const sourceOffset = isCut ? this.#next : baseOffset;
-    const bytes = await sendable(batch, baseOffset, this.#next);
-    const count = header.lastOffsetDelta(bytes) + 1;
-    const waitMs = throttle.spend(count, bytes.length);
+    const last = header.lastOffset(batch);
+    const part = await partOf(batch, sourceOffset, this.place);
+    const waitMs = part.batch ? throttle.spend(header.recordCount(part.batch), part.batch.length) : 0;
     if (waitMs > 0) await pause(waitMs, stopping);
     if (stopping.aborted) return;
-    this.#send(sourceOffset, bytes);
-    this.#next = sourceOffset + BigInt(count);
+    this.#next = last + 1n;
+    this.#send({ ...part, next: this.#next, copy: part.batch === batch ? copy : undefined });
   }
 
-  #send(sourceOffset: bigint, batch: Buffer): Sent {
+  #send({ runs, batch, next, withheld = 0, copy }: ToSend): Sent {
     const { producer, budget } = this.#context;
     const { targetTopic, partition } = this.place;
     const sent: Sent = {
-      sourceOffset,
-      count: header.lastOffsetDelta(batch) + 1,
-      maxTimestamp: header.maxTimestamp(batch),
-      bytes: batch.length,
+      runs,
+      count: batch ? header.lastOffsetDelta(batch) + 1 : 0,
+      withheld,
+      next,
+      maxTimestamp: batch ? header.maxTimestamp(batch) : BigInt(Date.now()),
+      bytes: batch?.length ?? 0,
       batch,
-      outcome: undefined,
+      copy,
+      outcome: batch ? undefined : -1n,
     };
+    copy?.hold();
     const alone = this.#isAlone;
+    if (batch === undefined) {
+      this.#sent.push(sent);
+      return sent;
+    }
     budget.take(sent.bytes);
     this.#sentBytes += sent.bytes;
     this.#sent.push(sent);
@@ -360,40 +384,45 @@ export class PartitionCopy {
   /** Passes on what has been acknowledged. Returns what the target refuses for its records; throws any other failure. */
   #harvest(): Sent | undefined {
     for (let head = this.#sent[0]; head?.outcome !== undefined; head = this.#sent[0]) {
-      const { outcome, sourceOffset, count, bytes } = head;
+      const { outcome, bytes } = head;
       if (refusesRecords(outcome)) return head;
       if (outcome instanceof Error) throw outcome;
       this.#sent.shift();
       this.#sentBytes -= bytes;
-      this.#acknowledgedAt = Date.now();
-      this.#acknowledged(sourceOffset, count, outcome, 0);
+      if (head.batch) this.#acknowledgedAt = Date.now();
+      this.#acknowledged(head, outcome, 0);
+      head.copy?.release();
     }
     return undefined;
   }
 
   /** `ahead`: sequences passed over. */
-  #acknowledged(sourceOffset: bigint, count: number, targetOffset: bigint, ahead: number): void {
-    const { nextSequence, producerId } = this.#position;
-    const records = BigInt(count);
-    let range = this.#range;
-    if (
-      range === undefined ||
-      range.sourceOffset + range.records !== sourceOffset ||
-      range.targetOffset + range.records !== targetOffset
-    ) {
-      range = { sourceOffset, targetOffset, records: 0n };
-      this.#range = range;
+  #acknowledged(
+    { runs, count, withheld, next }: Pick<Sent, 'runs' | 'count' | 'withheld'> & { readonly next?: bigint },
+    targetOffset: bigint,
+    ahead: number,
+  ): void {
+    const { nextSequence, targetNextOffset } = this.#position;
+    let at = targetOffset;
+    for (const run of runs) {
+      this.#ranges.add(run, at);
+      at += BigInt(run.count);
     }
-    range.records += records;
-    this.#changedRanges.add(range);
-    this.#counts.forwarded += records;
+    this.#counts.forwarded += BigInt(count);
+    this.#counts.withheld += BigInt(withheld);
+    const last = runs.at(-1);
     this.#position = {
-      nextOffset: sourceOffset + records,
-      targetNextOffset: targetOffset + records,
-      producerId,
+      ...this.#position,
+      nextOffset: next ?? last!.sourceOffset + BigInt(last!.count),
+      targetNextOffset: count > 0 ? at : targetNextOffset,
       nextSequence: addSequence(nextSequence, count + ahead),
     };
+    this.#moved();
+  }
+
+  #moved(): void {
     this.#changed = true;
+    for (const look of this.arrivals) look();
   }
 
   /** The batch at the position is refused: its records one by one, where it must be. Then it goes on behind them. */
@@ -401,46 +430,48 @@ export class PartitionCopy {
     const { producer, logger } = this.#context;
     const { targetTopic, partition } = this.place;
     const reason = (first.outcome as KafkaError).message;
-    const { sourceOffset: offset, count: records } = first;
+    const { runs, count: records } = first;
     logger.warn(
-      { topic: this.place.topic, partition, offset, records, reason },
+      { topic: this.place.topic, partition, offset: runs[0]!.sourceOffset, records, reason },
       'the target refuses a batch; in parts then',
     );
     await producer.idle(targetTopic, partition);
     this.#sent.length = 0;
     this.#sentBytes = 0;
-    await this.#halves(first.batch, first.sourceOffset, first.outcome as KafkaError);
+    const offsets = runs.flatMap(({ sourceOffset, count }) =>
+      Array.from({ length: count }, (_, i) => sourceOffset + BigInt(i)),
+    );
+    const numbered = (await recordsOf(first.batch!)).map((record, i) => ({ ...record, offset: offsets[i]! }));
+    await this.#halves(numbered, first.batch!, first.outcome as KafkaError);
     this.#next = this.#position.nextOffset;
   }
 
-  /** `batch`, whose first record is that of `sourceOffset`, has been refused. */
-  async #halves(batch: Buffer, sourceOffset: bigint, error: KafkaError): Promise<void> {
+  /** `records` of `batch`, with their offsets here, have been refused. */
+  async #halves(records: readonly LogRecord[], batch: Buffer, error: KafkaError): Promise<void> {
     const { producer, stopping } = this.#context;
     const { targetTopic, partition } = this.place;
-    const records = await recordsOf(batch);
     if (records.length === 1) {
-      await this.#pass({ ...records[0]!, offset: sourceOffset }, error);
+      await this.#pass(records[0]!, error);
       return;
     }
     const middle = records.length >> 1;
-    let at = sourceOffset;
     for (const half of [records.slice(0, middle), records.slice(middle)]) {
       if (stopping.aborted) return;
       const part = await batchOf(half, batch);
       producer.begin(targetTopic, partition, this.#position.nextSequence);
       // As after a pause: read back and compared, for a request that was refused may still be under way elsewhere.
       this.#acknowledgedAt = Number.NEGATIVE_INFINITY;
-      const sent = this.#send(at, part);
+      const offsets = half.map(({ offset }) => offset);
+      const sent = this.#send({ runs: runsOf(offsets), batch: part, next: offsets.at(-1)! + 1n });
       await this.#answered(sent);
       if (refusesRecords(sent.outcome)) {
         await producer.idle(targetTopic, partition);
         this.#sent.length = 0;
         this.#sentBytes = 0;
-        await this.#halves(part, at, sent.outcome);
+        await this.#halves(half, part, sent.outcome);
       } else {
         this.#harvest();
       }
-      at += BigInt(half.length);
     }
     producer.begin(targetTopic, partition, this.#position.nextSequence);
   }
@@ -450,7 +481,7 @@ export class PartitionCopy {
   }
 
   /** A single record that the target refuses. */
-  async #pass(record: Awaited<ReturnType<typeof recordsOf>>[number], error: KafkaError): Promise<void> {
+  async #pass(record: LogRecord, error: KafkaError): Promise<void> {
     const { deadLetters, strict, producer } = this.#context;
     const { topic, targetTopic, partition } = this.place;
     if (strict) {
@@ -469,7 +500,7 @@ export class PartitionCopy {
   /** Nothing is on its way. Noted before anything follows: the sequences do not tell of it. */
   async #skipTo(offset: bigint): Promise<void> {
     this.#position = { ...this.#position, nextOffset: offset };
-    this.#changed = true;
+    this.#moved();
     const changes = this.toNote()!;
     try {
       await this.#context.note([changes]);
@@ -500,16 +531,4 @@ export class PartitionCopy {
     await this.#skipTo(start);
     this.#next = start;
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise(resolve => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-  });
 }

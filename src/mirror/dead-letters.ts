@@ -62,7 +62,7 @@ export class DeadLetters {
     const batch = buildBatch({ records: [{ ...record, headers: [...record.headers, ...headers] }] });
     const key = `${copyId} ${record.offset}`;
     const carried = { statement: refused, key, row: `(${copyId}, ${record.offset}, ${error.code})` };
-    const answer = await log.append(topic, log.partition(topic, 0)!, batch, -1, false, carried).result;
+    const answer = await log.append(topic, log.partition(topic, 0)!, batch, -1, false, { carried }).result;
     if (answer.error !== ErrorCode.NONE) {
       throw new Error(`topic ${topic.name} did not take a dead letter (${errorOf(answer.error).name})`);
     }

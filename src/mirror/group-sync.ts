@@ -6,6 +6,7 @@ import { isRetriable, KafkaError } from '../client/errors.ts';
 import { fetchOffsets } from '../client/groups.ts';
 import { commitOffsets } from '../client/offsets.ts';
 import { ErrorCode } from '../protocol/errors.ts';
+import { InTurn } from '../runtime/in-turn.ts';
 import { matchTopic } from '../runtime/patterns.ts';
 import type { WriteLane } from '../storage/write-lane.ts';
 
@@ -44,11 +45,11 @@ const select = `
     AND g.state IS DISTINCT FROM 'moved'
   ORDER BY o.group_id`;
 
-type State = 'synced' | 'active' | 'moved';
+export type GroupState = 'synced' | 'active' | 'moved';
 
 export class GroupSync {
   readonly #options: GroupSyncOptions;
-  #last: Promise<void> = Promise.resolve();
+  readonly #turns = new InTurn();
 
   constructor(options: GroupSyncOptions) {
     this.#options = options;
@@ -56,10 +57,7 @@ export class GroupSync {
 
   /** Once through all groups, one time after another. Rejects where the target or the database cannot be asked. */
   run(): Promise<void> {
-    const turn = this.#last.catch(() => {}).then(() => this.#run());
-    this.#last = turn;
-    turn.catch(() => {});
-    return turn;
+    return this.#turns.run(() => this.#run());
   }
 
   async #run(): Promise<void> {
@@ -90,7 +88,7 @@ export class GroupSync {
     if (moved.length > 0) await this.#note(moved, 'moved');
     if (ours.length === 0) return;
     await this.#intend(ours);
-    let state: State = 'synced';
+    let state: GroupState = 'synced';
     try {
       await commitOffsets(
         cluster,
@@ -119,7 +117,7 @@ export class GroupSync {
   }
 
   /** One that has members is asked about again; what it had from us stays known. */
-  async #note(wanted: readonly Wanted[], state: State): Promise<void> {
+  async #note(wanted: readonly Wanted[], state: GroupState): Promise<void> {
     const written = state === 'synced' ? 'excluded.target_offset' : 'g.target_offset';
     const source = state === 'synced' ? 'excluded.source_offset' : 'g.source_offset';
     await this.#write(

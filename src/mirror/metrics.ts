@@ -1,8 +1,8 @@
 // What /metrics tells of mirrors, read from their status when it is asked for.
 import type { Registry } from 'prom-client';
 import { statusMetrics } from '../runtime/status-metrics.ts';
-import type { CopyStatus } from './copy.ts';
 import type { MirrorStatus } from './mirror.ts';
+import type { CopyStatus } from './positions.ts';
 
 interface Copied extends CopyStatus {
   readonly mirror: string;
@@ -40,5 +40,14 @@ export function observeMirrors(registry: Registry, read: () => readonly MirrorSt
   counter('millrace_mirror_failed_total', 'Records that the target refused: in the dead letters', s =>
     Number(s.failed),
   );
+  counter('millrace_mirror_withheld_total', 'Records that were not of the share', s => Number(s.withheld));
+  counter('millrace_mirror_passed_on_total', 'Records of producers here that went to the target as their primary', s =>
+    Number(s.passedOn ?? 0),
+  );
+  gauge('millrace_mirror_target_primary', '1 while the target takes what is produced here', ({ primary }) =>
+    primary === 'target' ? 1 : 0,
+  );
+  gauge('millrace_mirror_records_per_second', 'Copied, over the last minute', s => s.recordsPerSecond);
+  gauge('millrace_mirror_seconds_to_go', 'Until nothing is left at that rate', s => s.secondsToGo);
   counter('millrace_mirror_retried_total', 'Batches sent again', status => status.retried);
 }

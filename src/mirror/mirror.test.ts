@@ -15,6 +15,7 @@ import { serverDefaults } from '../storage/server-defaults.ts';
 import type { Topic } from '../storage/topics.ts';
 import { readDefinition } from './definition.ts';
 import { Mirror } from './mirror.ts';
+import { isShared } from './share.ts';
 
 let database: TestDatabase;
 let open: OpenLog;
@@ -38,7 +39,7 @@ interface Stage {
 
 let stages = 0;
 
-async function stage(t: TestContext): Promise<Stage> {
+async function stage(t: TestContext, more: object = {}): Promise<Stage> {
   const broker = await ScriptedBroker.start();
   const name = `t${stages++}`;
   const topic = await open.createTopic(name);
@@ -52,7 +53,13 @@ async function stage(t: TestContext): Promise<Stage> {
     await broker.stop();
   });
   const { host, port } = broker.address;
-  const definition = { target: { bootstrap: `${host}:${port}` }, topics: [name], groups: [], bufferBytes: 1024 * 1024 };
+  const definition = {
+    target: { bootstrap: `${host}:${port}` },
+    topics: [name],
+    groups: [],
+    bufferBytes: 1024 * 1024,
+    ...more,
+  };
   return {
     broker,
     topic,
@@ -63,6 +70,8 @@ async function stage(t: TestContext): Promise<Stage> {
         topics: open.topics,
         defaults: serverDefaults(settingsWith({})),
         term: () => ({ brokerId: 1, epoch: open.log.epoch }),
+        members: async () => new Map<string, number>(),
+        offsetAt: async () => undefined,
         logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
       };
       const mirror = new Mirror(context, { definition: readDefinition(name, definition), mirrorId: rows[0]!.id });
@@ -97,8 +106,8 @@ test('while the target takes nothing, little is held and it is told why; then al
   const expected = Array.from({ length: 60 }, (_, i) => `${i} ${large}`);
   for (const value of expected) await append(value);
   const running = mirror();
-  await eventually(() => running.status().target.trouble !== undefined);
-  assert.match(running.status().target.trouble!, /NOT_ENOUGH_REPLICAS/);
+  await eventually(() => running.status().target?.trouble !== undefined);
+  assert.match(running.status().target!.trouble!, /NOT_ENOUGH_REPLICAS/);
   // It begins with one batch alone; then as many as the buffer takes.
   broker.decide = api =>
     api.key === Produce.key && broker.topics.get(`t${stages - 1}`)![0]!.batches.length > 0 ? 'never' : 'serve';
@@ -127,6 +136,31 @@ test('what arrived and was not noted is read back: nothing is there twice', asyn
   await append('e');
   await caughtUp(mirror());
   assert.deepEqual(await values(), ['a', 'b', 'c', 'd', 'e']);
+});
+
+test('of a share, what arrived and was not noted is counted again', async t => {
+  const { broker, topic, mirror, append, values } = await stage(t, { share: 50 });
+  const given: string[] = [];
+  const give = async (): Promise<void> => {
+    const more = Array.from({ length: 40 }, (_, i) => `v${given.length + i}`);
+    given.push(...more);
+    await append(...more);
+  };
+  await give();
+  const first = mirror();
+  await caughtUp(first);
+  broker.decide = api => (api.key === Produce.key ? 'serve and break' : 'serve');
+  const noted = (await values()).length;
+  await give();
+  await eventually(async () => (await values()).length > noted);
+  await first.stop(AbortSignal.abort());
+  broker.decide = () => 'serve';
+  await give();
+  await caughtUp(mirror());
+  const record = { timestamp: 1n, key: null, value: null, headers: [] };
+  const chosen = given.filter((_, i) => isShared({ ...record, offset: BigInt(i) }, 0, 50));
+  assert.ok(chosen.length > 30 && chosen.length < 90);
+  assert.deepEqual(await values(), chosen, topic.name);
 });
 
 test('a target that has lost what it acknowledged ends the mirror with the way out', async t => {

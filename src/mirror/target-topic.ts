@@ -4,25 +4,21 @@ import type { Cluster, TopicLayout } from '../client/cluster.ts';
 import type { RemoteTarget } from '../client/target.ts';
 import { type ServerDefaults, topicConfigEntries } from '../storage/topic-config.ts';
 import type { Topic } from '../storage/topics.ts';
+import { TopicMissing } from './definition.ts';
 
-/** What is of one cluster alone, or would change records on their way: timestamps stay as they were given. */
 const notCopied: readonly RegExp[] = [
-  /^message\.timestamp\./,
   /^(leader|follower)\.replication\.throttled\./,
   /^(remote|local)\./,
   /^min\.insync\.replicas$/,
   /^unclean\.leader\.election\.enable$/,
 ];
 
-/** Why a topic cannot be copied as things are; others can. */
-export class TopicMissing extends Error {
-  override name = 'TopicMissing';
-}
+export const isOfOneCluster = (config: string): boolean => notCopied.some(pattern => pattern.test(config));
 
 /** The configs that somebody chose, for the topic or for all of them. */
 export function configsOf(topic: Topic, defaults: ServerDefaults): Record<string, string> {
   const chosen = topicConfigEntries(topic.config, defaults).filter(({ source }) => source !== 'default');
-  const copied = chosen.filter(({ spec }) => !notCopied.some(pattern => pattern.test(spec.name)));
+  const copied = chosen.filter(({ spec }) => !isOfOneCluster(spec.name) && !/^message\.timestamp\./.test(spec.name));
   return Object.fromEntries(copied.map(({ spec, value }) => [spec.name, value]));
 }
 

@@ -51,6 +51,7 @@ test('nor the leader', async t => {
     advertised: 'here:9092',
     patienceMs: 1000,
     formerBackends: [],
+    ownEpochs: new Set(),
     signal: new AbortController().signal,
     onLost: () => {},
   });

@@ -59,6 +59,15 @@ export function assignProducer(bytes: Buffer, id: bigint, epoch: number, sequenc
   writeCrc(bytes);
 }
 
+/**
+ * Makes the one batch that `bytes` holds nobody's: no producer, no transaction, and no time at which its tombstones may go
+ * (KIP-534). The CRC covers it, so it is made anew.
+ */
+export function clearProducer(bytes: Buffer): void {
+  bytes.writeInt16BE(attributes(bytes) & 0x0f, at.attributes);
+  assignProducer(bytes, -1n, -1, -1);
+}
+
 /** Turns a batch to LogAppendTime (KIP-32): every record then has `timestamp`. The CRC covers it, so it is made anew. */
 export function stampAppendTime(bytes: Buffer, start: number, timestamp: bigint): void {
   bytes.writeInt16BE(attributes(bytes, start) | 0x08, start + at.attributes);

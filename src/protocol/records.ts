@@ -10,6 +10,8 @@ import {
   recordCount,
   writeHeader,
 } from './record-batch.ts';
+import { RecordCursor } from './record-cursor.ts';
+import { RecordPlaces } from './record-places.ts';
 import { varintBytes, varlongBytes, writeVarint, writeVarlong } from './varint.ts';
 import { WireError } from './wire.ts';
 
@@ -45,9 +47,6 @@ export interface NewBatch {
   readonly isTransactional?: boolean;
   readonly isControl?: boolean;
 }
-
-/** The least a record takes: length, attributes, two deltas, key, value and header count of a byte each. */
-const leastRecordBytes = 7;
 
 /** An uncompressed batch. */
 export function buildBatch(batch: NewBatch): Buffer {
@@ -136,31 +135,9 @@ export function encodeHeaders(headers: readonly (readonly [string, Buffer | null
 
 /** `section` is what follows the header of `batch`, uncompressed. Throws WireError. */
 export function readRecords(batch: Buffer, section: Buffer): LogRecord[] {
-  const count = recordCount(batch);
-  if (count < 0 || count * leastRecordBytes > section.length) {
-    throw new WireError(`${count} records announced in ${section.length} bytes`);
-  }
-  const base = baseOffset(batch);
-  const firstTimestamp = baseTimestamp(batch);
-  // With LogAppendTime (KIP-32) every record has the batch's max timestamp.
-  const appendTime = isLogAppendTime(batch) ? maxTimestamp(batch) : undefined;
-  const cursor = new RecordCursor(section);
-  const records: LogRecord[] = [];
-  for (let i = 0; i < count; i++) {
-    const end = cursor.begin();
-    const timestampDelta = cursor.varlong();
-    const offsetDelta = cursor.varint();
-    records.push({
-      offset: base + BigInt(offsetDelta),
-      timestamp: appendTime ?? firstTimestamp + timestampDelta,
-      key: cursor.blob(),
-      value: cursor.blob(),
-      headers: cursor.headers(),
-    });
-    cursor.finish(end);
-  }
-  if (cursor.at !== section.length) throw new WireError(`${section.length - cursor.at} bytes after the last record`);
-  return records;
+  const places = new RecordPlaces();
+  places.read(batch, section);
+  return Array.from({ length: places.count }, (_, i) => places.record(i));
 }
 
 /**
@@ -201,83 +178,6 @@ export function holdsRecords(section: Buffer, count: number): boolean {
     throw error;
   }
   return cursor.at === section.length;
-}
-
-class RecordCursor {
-  readonly bytes: Buffer;
-  at = 0;
-
-  constructor(bytes: Buffer) {
-    this.bytes = bytes;
-  }
-
-  private need(count: number): void {
-    if (count > this.bytes.length - this.at) throw new WireError(`record cut short at ${this.at}`);
-  }
-
-  varint(): number {
-    let value = 0;
-    for (let shift = 0; shift < 35; shift += 7) {
-      this.need(1);
-      const byte = this.bytes[this.at++]!;
-      value |= (byte & 0x7f) << shift;
-      if (byte < 0x80) return (value >>> 1) ^ -(value & 1);
-    }
-    throw new WireError(`varint longer than 32 bits before ${this.at}`);
-  }
-
-  varlong(): bigint {
-    let low = 0;
-    for (let shift = 0; shift < 28; shift += 7) {
-      this.need(1);
-      const byte = this.bytes[this.at++]!;
-      low |= (byte & 0x7f) << shift;
-      if (byte < 0x80) return BigInt((low >>> 1) ^ -(low & 1));
-    }
-    let value = BigInt(low);
-    for (let shift = 28n; shift < 70n; shift += 7n) {
-      this.need(1);
-      const byte = this.bytes[this.at++]!;
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) return BigInt.asIntN(64, (value >> 1n) ^ -(value & 1n));
-    }
-    throw new WireError(`varint longer than 64 bits before ${this.at}`);
-  }
-
-  /** Reads a record's length and attributes, which mean nothing yet, and returns where the record ends. */
-  begin(): number {
-    const length = this.varint();
-    if (length < leastRecordBytes - 1) throw new WireError(`record of ${length} bytes before ${this.at}`);
-    this.need(length);
-    const end = this.at + length;
-    this.at++;
-    return end;
-  }
-  finish(end: number): void {
-    if (this.at !== end) throw new WireError(`record ends at ${this.at}, announced ${end}`);
-  }
-
-  blob(): Buffer | null {
-    const length = this.varint();
-    if (length < 0) return null;
-    this.need(length);
-    const start = this.at;
-    this.at += length;
-    return this.bytes.subarray(start, this.at);
-  }
-
-  headers(): RecordHeader[] {
-    const count = this.varint();
-    if (count < 0) throw new WireError(`${count} record headers before ${this.at}`);
-    this.need(count * 2);
-    const headers: RecordHeader[] = [];
-    for (let i = 0; i < count; i++) {
-      const key = this.blob();
-      if (key === null) throw new WireError(`record header without a key before ${this.at}`);
-      headers.push({ key: key.toString(), value: this.blob() });
-    }
-    return headers;
-  }
 }
 
 const blobBytes = (blob: Buffer | null): number => (blob === null ? 1 : varintBytes(blob.length) + blob.length);

@@ -110,6 +110,23 @@ test('a bad value is named with its place and what is expected', async () => {
   assert.ok(inFile.includes(`segment.interval in ${file} is "weekly"; give one of hourly, daily`), inFile);
 });
 
+test('pipelines come from the file and from flags, a flag over the file, and each says where it was', async () => {
+  const yaml = 'mirror:\n  one: {topics: [a]}\n  two: {topics: [b]}\nsinks: {s: {topics: [c]}}\n';
+  const flags = ['--mirror', 'two={"topics": ["d"]}', '--mirror=three={topics: [e, f=g]}', '--capture', 'shop={}'];
+  const { mirrors, sinks, captures, inboxes } = await readWith(yaml, flags);
+  assert.deepEqual(mirrors, {
+    one: { written: { topics: ['a'] }, where: file },
+    two: { written: { topics: ['d'] }, where: 'flag --mirror' },
+    three: { written: { topics: ['e', 'f=g'] }, where: 'flag --mirror' },
+  });
+  assert.deepEqual(sinks, { s: { written: { topics: ['c'] }, where: file } });
+  assert.deepEqual(captures, { shop: { written: {}, where: 'flag --capture' } });
+  assert.deepEqual(inboxes, {});
+  assert.match(await sentence(read(['--mirror', '{topics: [a]}'])), /--mirror is "\{topics.*give NAME=DEFINITION/);
+  assert.match(await sentence(read(['--sinks', 'a=['])), /--sinks a is not YAML: /);
+  assert.match(await sentence(readWith('mirror: [a]\n')), /mirror in .* does not hold mirrors by their names/);
+});
+
 test('a file that cannot be read or understood is named', async () => {
   assert.match(await sentence(read(['--config', 'nowhere.yaml'])), /cannot read .*nowhere\.yaml \(ENOENT\)/);
   assert.match(await sentence(read([], { MILLRACE_CONFIG: 'nowhere.yaml' })), /cannot read .*nowhere\.yaml/);
@@ -125,6 +142,7 @@ test('a secret comes by reference, is refused in the file otherwise, and is neve
   for (const reference of ['env:DB_URL', 'file:url']) {
     const settings = await readWith(`database.url: ${reference}\n`, [], { DB_URL: 'postgres://me:hush@db/x' });
     assert.equal(settings.databaseUrl, 'postgres://me:hush@db/x');
+    assert.deepEqual(settings.secretFiles, reference === 'file:url' ? { databaseUrl: join(cwd, 'url') } : {});
   }
   assert.equal((await readWith('database.url: postgres://me@db/x\n')).databaseUrl, 'postgres://me@db/x');
   for (const url of ['postgres://me:hush@db/x', 'postgres://db/x?user=me&password=hush']) {

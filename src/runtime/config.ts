@@ -1,10 +1,11 @@
-// Reads the settings once, at start: flags over environment over millrace.yaml over defaults. Whatever is not
-// understood ends the start: a typing mistake in a setting must not become its default.
+// Reads the settings once, at start: flags over environment over millrace.yaml over defaults; and the definitions of
+// pipelines, those of flags over those of the file. Whatever is not understood ends the start: a typing mistake in a setting must not become its default.
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { type GivenDefinitions, givenIn } from './definition.ts';
 import { codeOf, messageOf, OperationalError } from './errors.ts';
 import { didYouMean } from './nearest.ts';
-import { dereference, refusePassword } from './references.ts';
+import { dereference, referredFile, refusePassword } from './references.ts';
 import { BadValue } from './setting-types.ts';
 import { flagOf, type SettingName, type Settings, settingNames, settingOf, variableOf } from './settings.ts';
 
@@ -25,6 +26,17 @@ interface Written {
 }
 type WrittenSettings = Map<SettingName, Written>;
 
+/** The parts of millrace.yaml that are not flat, and flags of their names. */
+const parts = [
+  { key: 'capture', setting: 'captures', document: 'docs/capture.md' },
+  { key: 'sinks', setting: 'sinks', document: 'docs/sink.md' },
+  { key: 'deliver', setting: 'inboxes', document: 'docs/delivery.md' },
+  { key: 'mirror', setting: 'mirrors', document: 'docs/moving.md' },
+] as const;
+type Part = (typeof parts)[number];
+type PartKey = Part['key'];
+type WrittenDefinitions = Map<PartKey, GivenDefinitions>;
+
 export const defaultConfigFile = 'millrace.yaml';
 const configVariable = 'MILLRACE_CONFIG';
 /** Set by the test runner, or by Kubernetes for a service that is called millrace; no settings of ours. */
@@ -38,28 +50,37 @@ export function settingsWith(values: Partial<Settings>): Settings {
     sinks: {},
     inboxes: {},
     mirrors: {},
-    file: null,
+    secretFiles: {},
     ...defaults,
     ...values,
   }) as Settings;
 }
 
 export async function readSettings(sources: Sources): Promise<Settings> {
-  const flags = readFlags(sources.argv);
+  const flags = await readFlags(sources.argv);
   const variables = readVariables(sources.env);
   const file = await readFile(sources, flags.config);
   const values: Record<string, unknown> = {};
+  const secretFiles: Partial<Record<SettingName, string>> = {};
   for (const name of settingNames) {
     const written = flags.settings.get(name) ?? variables.get(name) ?? file.settings.get(name);
     values[name] = written === undefined ? settingOf(name).default : parse(name, written, sources);
+    const from = written && settingOf(name).secret ? referredFile(written.text, sources) : undefined;
+    if (from !== undefined) secretFiles[name] = from;
   }
-  const { path, captures, sinks, inboxes, mirrors } = file;
-  const settings = settingsWith({ ...(values as Partial<Settings>), captures, sinks, inboxes, mirrors, file: path });
+  const settings = settingsWith({ ...(values as Partial<Settings>), ...definitionsOf(file, flags), secretFiles });
   return Object.freeze({ ...settings, dataDir: resolve(sources.cwd, settings.dataDir) });
 }
 
-function readFlags(argv: readonly string[]): { settings: WrittenSettings; config: string | undefined } {
+interface Flags {
+  readonly settings: WrittenSettings;
+  readonly config: string | undefined;
+  readonly definitions: WrittenDefinitions;
+}
+
+async function readFlags(argv: readonly string[]): Promise<Flags> {
   const settings: WrittenSettings = new Map();
+  const definitions: WrittenDefinitions = new Map();
   let config: string | undefined;
   for (let at = 0; at < argv.length; at++) {
     const argument = argv[at]!;
@@ -69,8 +90,13 @@ function readFlags(argv: readonly string[]): { settings: WrittenSettings; config
     const equals = argument.indexOf('=');
     const flag = equals < 0 ? argument : argument.slice(0, equals);
     const name = settingNames.find(candidate => flagOf(settingOf(candidate).key) === flag);
-    if (name === undefined && flag !== '--config') {
-      const known = ['--config', ...settingNames.map(candidate => flagOf(settingOf(candidate).key))];
+    const part = parts.find(({ key }) => flagOf(key) === flag);
+    if (name === undefined && part === undefined && flag !== '--config') {
+      const known = [
+        '--config',
+        ...parts.map(({ key }) => flagOf(key)),
+        ...settingNames.map(candidate => flagOf(settingOf(candidate).key)),
+      ];
       throw badSetting(`unknown flag ${flag}`, `${didYouMean(flag, known)}see --help`);
     }
     let text = equals < 0 ? undefined : argument.slice(equals + 1);
@@ -86,10 +112,38 @@ function readFlags(argv: readonly string[]): { settings: WrittenSettings; config
         at++;
       }
     }
-    if (name === undefined) config = text;
+    if (part !== undefined) put(definitions, part.key, await definitionIn(flag, text));
+    else if (name === undefined) config = text;
     else settings.set(name, { text, where: flag });
   }
-  return { settings, config };
+  return { settings, config, definitions };
+}
+
+/** `NAME=YAML`: what stands below the name in millrace.yaml, in YAML's flow style or JSON. */
+async function definitionIn(flag: string, text: string): Promise<GivenDefinitions> {
+  const [, name, yaml] = /^([^={]+)=(.*)$/s.exec(text) ?? [];
+  if (name === undefined || yaml === undefined) {
+    throw badSetting(`${flag} is ${quote(text)}`, "give NAME=DEFINITION, such as 'a={topics: [a]}'");
+  }
+  const { parse: parseYaml } = await import('yaml');
+  let written: unknown;
+  try {
+    written = parseYaml(yaml);
+  } catch (error) {
+    throw badSetting(`${flag} ${name} is not YAML: ${firstLine(error)}`, 'correct it');
+  }
+  return givenIn(`flag ${flag}`, { [name]: written });
+}
+
+/** A later one of the same name is it. */
+function put(definitions: WrittenDefinitions, key: PartKey, given: GivenDefinitions): void {
+  definitions.set(key, { ...definitions.get(key), ...given });
+}
+
+function definitionsOf(...given: readonly { readonly definitions: WrittenDefinitions }[]): Partial<Settings> {
+  const all: WrittenDefinitions = new Map();
+  for (const { definitions } of given) for (const [key, some] of definitions) put(all, key, some);
+  return Object.fromEntries(parts.map(({ key, setting }) => [setting, Object.freeze(all.get(key) ?? {})]));
 }
 
 function readVariables(env: Sources['env']): WrittenSettings {
@@ -108,36 +162,14 @@ function readVariables(env: Sources['env']): WrittenSettings {
 }
 
 interface FileSettings {
-  readonly path: string | null;
   readonly settings: WrittenSettings;
-  readonly captures: Definitions;
-  readonly sinks: Definitions;
-  readonly inboxes: Definitions;
-  readonly mirrors: Definitions;
+  readonly definitions: WrittenDefinitions;
 }
-
-/** Pipelines by their names. */
-type Definitions = Readonly<Record<string, unknown>>;
-
-/** The parts of millrace.yaml that are not flat, and what each holds. */
-const nestedKeys: ReadonlyMap<string, string> = new Map([
-  ['capture', 'captures'],
-  ['sinks', 'sinks'],
-  ['deliver', 'inboxes'],
-  ['mirror', 'mirrors'],
-]);
-const documents: Readonly<Record<string, string>> = {
-  capture: 'docs/capture.md',
-  sinks: 'docs/sink.md',
-  deliver: 'docs/delivery.md',
-  mirror: 'docs/moving.md',
-};
 
 async function readFile(sources: Sources, flag: string | undefined): Promise<FileSettings> {
   const given = flag ?? sources.env[configVariable];
   const path = resolve(sources.cwd, given ?? defaultConfigFile);
-  const none = { captures: {}, sinks: {}, inboxes: {}, mirrors: {} };
-  if (given === undefined && !existsSync(path)) return { path: null, settings: new Map(), ...none };
+  if (given === undefined && !existsSync(path)) return { settings: new Map(), definitions: new Map() };
   let source: string;
   try {
     source = readFileSync(path, 'utf8');
@@ -152,45 +184,39 @@ async function readFile(sources: Sources, flag: string | undefined): Promise<Fil
   try {
     document = parseYaml(source) ?? {};
   } catch (error) {
-    throw badSetting(`${path} is not YAML: ${messageOf(error).split('\n')[0]!.replace(/:$/, '')}`, 'correct it');
+    throw badSetting(`${path} is not YAML: ${firstLine(error)}`, 'correct it');
   }
   if (typeof document !== 'object' || document === null || Array.isArray(document)) {
     throw badSetting(`${path} does not hold "key: value" lines`, 'see docs/configuration.md');
   }
   const settings: WrittenSettings = new Map();
   const known = new Map(settingNames.map(name => [settingOf(name).key, name]));
-  const nested = new Map<string, Definitions>();
+  const definitions: WrittenDefinitions = new Map();
   for (const [key, value] of Object.entries(document)) {
-    if (nestedKeys.has(key)) {
-      nested.set(key, readDefinitions(key, value, path));
+    const part = parts.find(candidate => candidate.key === key);
+    if (part !== undefined) {
+      definitions.set(part.key, readDefinitions(part, value, path));
       continue;
     }
     const name = known.get(key);
     if (name === undefined) {
       throw badSetting(
         `unknown setting ${quote(key)} in ${path}`,
-        `${didYouMean(key, [...known.keys(), ...nestedKeys.keys()])}remove it or correct it`,
+        `${didYouMean(key, [...known.keys(), ...parts.map(candidate => candidate.key)])}remove it or correct it`,
       );
     }
     settings.set(name, { text: yamlText(key, value, path), where: `${key} in ${path}` });
     if (settingOf(name).secret) refusePassword(settings.get(name)!.text, key, `${key} in ${path}`);
   }
-  return {
-    path,
-    settings,
-    captures: nested.get('capture') ?? {},
-    sinks: nested.get('sinks') ?? {},
-    inboxes: nested.get('deliver') ?? {},
-    mirrors: nested.get('mirror') ?? {},
-  };
+  return { settings, definitions };
 }
 
 /** By name, as they are written. What is in them is checked where it is understood. */
-function readDefinitions(key: string, value: unknown, path: string): Definitions {
+function readDefinitions({ key, setting, document }: Part, value: unknown, path: string): GivenDefinitions {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw badSetting(`${key} in ${path} does not hold ${nestedKeys.get(key)} by their names`, `see ${documents[key]}`);
+    throw badSetting(`${key} in ${path} does not hold ${setting} by their names`, `see ${document}`);
   }
-  return Object.freeze({ ...value });
+  return givenIn(path, { ...value });
 }
 
 function yamlText(key: string, value: unknown, path: string): string {
@@ -216,4 +242,5 @@ function badSetting(message: string, hint: string): OperationalError {
   return new OperationalError(message, { code: 'BAD_SETTING', hint });
 }
 
+const firstLine = (error: unknown): string => messageOf(error).split('\n')[0]!.replace(/:$/, '');
 const quote = (value: string): string => JSON.stringify(value.length > 100 ? `${value.slice(0, 100)}…` : value);

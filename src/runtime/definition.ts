@@ -1,13 +1,27 @@
-// Reads the nested parts of millrace.yaml, and the same given over HTTP, by a zod schema. What does not fit is told as the
-// flat settings are: the whole key, the file, what it is, and what was expected.
+// Reads the nested parts of millrace.yaml, and the same given by a flag or over HTTP, by a zod schema. What does not fit is told
+// as the flat settings are: the whole key, the file, what it is, and what was expected.
 import { z } from 'zod';
 import { OperationalError } from './errors.ts';
 import { didYouMean } from './nearest.ts';
 
+/** Of a pipeline that was given at the start, and not read yet. */
+export interface GivenDefinition {
+  readonly written: unknown;
+  /** The file or flag that it was in, as a sentence names it. */
+  readonly where: string;
+}
+
+/** By the pipelines' names. */
+export type GivenDefinitions = Readonly<Record<string, GivenDefinition>>;
+
+export function givenIn(where: string, definitions: Readonly<Record<string, unknown>>): GivenDefinitions {
+  return Object.fromEntries(Object.entries(definitions).map(([name, written]) => [name, { written, where }]));
+}
+
 export interface DefinitionPlace {
   /** Keys from the file's top down to the definition: capture, shop. */
   readonly path: readonly string[];
-  /** Undefined for one that was given over HTTP. */
+  /** Or the flag. Undefined for one that was given over HTTP. */
   readonly file: string | undefined;
 }
 

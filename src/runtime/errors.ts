@@ -11,6 +11,7 @@ export type OperationalCode =
   | 'DATABASE_VERSION'
   | 'EMBEDDED_POSTGRES'
   | 'LISTEN'
+  | 'REFUSED'
   | 'SCHEMA';
 
 export interface OperationalDetails {

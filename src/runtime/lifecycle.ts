@@ -1,6 +1,7 @@
 // The order in which a server's parts come up and go down. Going down has two steps, because a client deserves
 // the answer to what it has asked: drain takes no more work and finishes what there is, stop gives up the rest.
 // Parts stop in the reverse order of their start, within one timeout for all.
+import { setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from './errors.ts';
 import type { Logger } from './logger.ts';
@@ -27,6 +28,7 @@ export class Lifecycle {
 
   constructor(logger: Logger) {
     this.#logger = logger;
+    setMaxListeners(0, this.#hurry.signal); // each part listens, and what it stops with it
   }
 
   get state(): State {

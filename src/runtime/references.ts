@@ -34,6 +34,11 @@ export function dereference(text: string, where: string, { env, cwd }: Reference
   return text;
 }
 
+/** The path of the file that `text` refers to; undefined where it refers to none. */
+export function referredFile(text: string, { cwd }: ReferenceSources): string | undefined {
+  return text.startsWith('file:') ? resolve(cwd, text.slice('file:'.length)) : undefined;
+}
+
 /** Throws for a URL with a password in it; `key` is what it was given for. */
 export function refusePassword(text: string, key: string, where: string): void {
   if (isReference(text)) return;

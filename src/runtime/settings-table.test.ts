@@ -13,7 +13,7 @@ test('docs/configuration.md is what the code makes of it', () => {
 test('every setting is in the document, and nothing else looks like one', () => {
   const known = new Set(settingNames.flatMap(name => [flagOf(settingOf(name).key), variableOf(settingOf(name).key)]));
   for (const name of known) assert.ok(document.includes(`\`${name}\``), name);
-  const others = new Set(['--config', '--help', '--version', 'MILLRACE_CONFIG']);
+  const others = new Set(['--config', '--help', '--version', '--mirror', 'MILLRACE_CONFIG']);
   for (const [name] of document.matchAll(/(?<![\w-])(--[a-z][a-z0-9-]*|MILLRACE_[A-Z0-9_]+)/g)) {
     assert.ok(known.has(name) || others.has(name), `${name} is in the document but not in the code`);
   }

@@ -1,6 +1,7 @@
 // The one table of settings. A key is written as it stands in millrace.yaml, `--key-with-dashes` as a flag and
 // MILLRACE_KEY_WITH_UNDERSCORES in the environment; in code it is the property's name. Where Kafka's brokers
 // have the setting, the key is Kafka's. docs/configuration.md and --help are made from this table.
+import type { GivenDefinitions } from './definition.ts';
 import {
   address,
   addresses,
@@ -235,7 +236,7 @@ export const settingsTable = define({
     key: 'tail.cache.bytes',
     group: 'Memory',
     type: bytes(),
-    default: 32 * MiB,
+    default: 24 * MiB,
     doc: 'Memory for the newest batches of all partitions, which consumers who keep up are served from.',
   },
   connectionInFlightBytes: {
@@ -336,7 +337,7 @@ export const settingsTable = define({
     type: optional(text),
     default: null,
     secret: true,
-    doc: 'What tokens are verified with: a secret (HS256), a public key in PEM (RS256, ES256), or a JSON Web Key Set. Without it and deliver.url.key events are read from this machine only.',
+    doc: 'What tokens are verified with: a secret (HS256), a public key in PEM (RS256, ES256), or a JSON Web Key Set. A file is read again when it changes. Without it and deliver.url.key events are read from this machine only.',
   },
   deliverJwtIssuer: {
     key: 'deliver.jwt.issuer',
@@ -358,7 +359,7 @@ export const settingsTable = define({
     type: optional(text),
     default: null,
     secret: true,
-    doc: 'What signed URLs are signed with, 32 bytes at least.',
+    doc: 'What signed URLs are signed with, 32 bytes at least. A file is read again when it changes.',
   },
   deliverCorsOrigins: {
     key: 'deliver.cors.origins',
@@ -492,16 +493,16 @@ type Table = typeof settingsTable;
 export type SettingName = keyof Table;
 type ValueOf<S> = S extends Setting<infer T> ? T : never;
 export type Settings = { readonly [K in SettingName]: ValueOf<Table[K]> } & {
-  /** The part `capture` of millrace.yaml: a capture's definition by its name, read in src/capture/definition.ts. */
-  readonly captures: Readonly<Record<string, unknown>>;
+  /** The part `capture` of millrace.yaml, and flags `--capture`; read in src/capture/definition.ts. */
+  readonly captures: GivenDefinitions;
   /** The part `sinks`: src/sink/definition.ts. */
-  readonly sinks: Readonly<Record<string, unknown>>;
-  /** The part `deliver`: an inbox's definition by its name, read in src/deliver/definition.ts. */
-  readonly inboxes: Readonly<Record<string, unknown>>;
-  /** The part `mirror`: a mirror's definition by its name, read in src/mirror/definition.ts. */
-  readonly mirrors: Readonly<Record<string, unknown>>;
-  /** The millrace.yaml that was read, for messages. */
-  readonly file: string | null;
+  readonly sinks: GivenDefinitions;
+  /** The part `deliver`: src/deliver/definition.ts. */
+  readonly inboxes: GivenDefinitions;
+  /** The part `mirror`: src/mirror/definition.ts. */
+  readonly mirrors: GivenDefinitions;
+  /** Paths of those that were given as file:PATH. */
+  readonly secretFiles: Readonly<Partial<Record<SettingName, string>>>;
 };
 
 export const settingNames = Object.keys(settingsTable) as SettingName[];

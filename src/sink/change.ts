@@ -13,7 +13,7 @@ export class ChangeReader {
   readonly #definition: SinkDefinition;
   readonly #keys: PayloadReader;
   readonly #values: PayloadReader;
-  readonly #readsKey: boolean;
+  readonly readsKey: boolean;
   readonly #rowSchemas = new WeakMap<ConnectSchema, ConnectSchema | undefined>();
   operation: Operation = 'write';
   /** Undefined where the sink does not look at keys, null where the record has none. */
@@ -31,7 +31,7 @@ export class ChangeReader {
     const valueFormat: PayloadFormat = format === 'text' || format === 'bytes' ? format : 'json';
     this.#keys = new PayloadReader(keyFormat, 'key');
     this.#values = new PayloadReader(valueFormat, 'value');
-    this.#readsKey =
+    this.readsKey =
       definition.key === 'record' ||
       Object.values(columns).some(({ from }) => from === 'key' || from.startsWith('key.'));
   }
@@ -40,7 +40,7 @@ export class ChangeReader {
   read(record: LogRecord, exact: boolean): void {
     const { key, value } = record;
     this.unchanged = undefined;
-    if (this.#readsKey) {
+    if (this.readsKey) {
       this.key = key === null ? null : this.#keys.read(key, exact);
       this.keySchema = this.#keys.schema;
     }
@@ -62,6 +62,11 @@ export class ChangeReader {
       this.value = payload;
       this.valueSchema = schema;
     }
+  }
+
+  /** Where a part's payload begins in the record that was read last; undefined where that is not known. */
+  startOf(part: 'key' | 'value'): number | undefined {
+    return part === 'key' ? this.#keys.start : this.#values.start;
   }
 
   #tombstone(): void {

@@ -14,36 +14,53 @@ export const endless = { micros: 2n ** 63n - 1n, days: 2 ** 31 - 1 } as const;
 const monthDays = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 const isLeap = (year: number): boolean => year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
 
-const digit = (text: string, at: number): number => {
-  const value = text.charCodeAt(at) - 0x30;
+const digit = (bytes: Uint8Array, at: number): number => {
+  const value = bytes[at]! - 0x30;
   return value >= 0 && value <= 9 ? value : Number.NaN;
 };
-const two = (text: string, at: number): number => digit(text, at) * 10 + digit(text, at + 1);
+const two = (bytes: Uint8Array, at: number): number => digit(bytes, at) * 10 + digit(bytes, at + 1);
 
-/** The one form that nearly all records have, 2024-02-29T12:34:56.789Z. NaN for every other. Since 1970, microseconds. */
-function quickMicros(text: string): number {
-  const { length } = text;
-  if (length < 20 || length > 27 || text.charCodeAt(length - 1) !== 0x5a || text.charCodeAt(4) !== 0x2d)
-    return Number.NaN;
-  const year = two(text, 0) * 100 + two(text, 2);
-  const month = two(text, 5);
-  const day = two(text, 8);
-  const hour = two(text, 11);
-  const minute = two(text, 14);
-  const second = two(text, 17);
+export const longestIso = '2024-02-29T12:34:56.789012Z'.length;
+const shortestIso = '2024-02-29T12:34:56Z'.length;
+
+/** The form that nearly all records have, 2024-02-29T12:34:56.789Z; NaN for every other. Microseconds since 1970. */
+export function isoMicros(bytes: Uint8Array, start: number, end: number): number {
+  const length = end - start;
+  if (length < shortestIso || length > longestIso) return Number.NaN;
+  if (bytes[end - 1] !== 0x5a || bytes[start + 4] !== 0x2d || bytes[start + 7] !== 0x2d) return Number.NaN;
+  if (bytes[start + 13] !== 0x3a || bytes[start + 16] !== 0x3a) return Number.NaN;
+  if (bytes[start + 10] !== 0x54 && bytes[start + 10] !== 0x20) return Number.NaN;
+  const year = two(bytes, start) * 100 + two(bytes, start + 2);
+  const month = two(bytes, start + 5);
+  const day = two(bytes, start + 8);
+  const hour = two(bytes, start + 11);
+  const minute = two(bytes, start + 14);
+  const second = two(bytes, start + 17);
   let fraction = 0;
-  if (length > 20) {
-    if (text.charCodeAt(19) !== 0x2e) return Number.NaN;
+  if (length > shortestIso) {
+    if (bytes[start + 19] !== 0x2e) return Number.NaN;
     let unit = 100_000;
-    for (let at = 20; at < length - 1; at++) {
-      fraction += digit(text, at) * unit;
+    for (let at = start + 20; at < end - 1; at++) {
+      fraction += digit(bytes, at) * unit;
       unit /= 10;
     }
   }
   if (!(month >= 1 && month <= 12 && day >= 1 && day <= 28 && hour < 24 && minute < 60 && second < 60))
     return Number.NaN;
-  if (text.charCodeAt(7) !== 0x2d || text.charCodeAt(13) !== 0x3a || text.charCodeAt(16) !== 0x3a) return Number.NaN;
   return daysFromCivil(year, month, day) * microsPerDay + ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction;
+}
+
+const scratch = new Uint8Array(longestIso);
+
+function quickMicros(text: string): number {
+  const { length } = text;
+  if (length > longestIso) return Number.NaN;
+  for (let i = 0; i < length; i++) {
+    const code = text.charCodeAt(i);
+    if (code > 0x7f) return Number.NaN;
+    scratch[i] = code;
+  }
+  return isoMicros(scratch, 0, length);
 }
 
 const iso =

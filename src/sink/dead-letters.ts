@@ -65,8 +65,9 @@ export class DeadLetters {
         records: group.map(item => ({ ...item.record, headers: [...item.record.headers, ...this.#reason(item)] })),
       });
       const appendTime = timestampType === 'LogAppendTime';
-      const { error } = await log.append(topic, log.partition(topic, 0)!, batch, -1, appendTime, this.#carried(group))
-        .result;
+      const { error } = await log.append(topic, log.partition(topic, 0)!, batch, -1, appendTime, {
+        carried: this.#carried(group),
+      }).result;
       if (error !== ErrorCode.NONE) {
         throw new Error(`topic ${topic.name} did not take a dead letter (${errorOf(error).name})`);
       }

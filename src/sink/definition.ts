@@ -1,10 +1,10 @@
 // What a sink is told to do: a part of millrace.yaml, `sinks.<name>`, or given over HTTP. Unknown keys are refused.
 import { z } from 'zod';
-import { type Remote, readRemote, remoteKeys } from '../client/definition.ts';
 import { type DefinitionPlace, keyIn, parseDefinition } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
 import { fillName, matchTopic } from '../runtime/patterns.ts';
 import { dereference, type ReferenceSources, refusePassword } from '../runtime/references.ts';
+import { type RemoteSource, readSource, sourceSchema } from '../source/definition.ts';
 
 const asTypes = ['epoch_s', 'epoch_ms', 'epoch_us', 'epoch_ns', 'base64', 'hex', 'utf8', 'json', 'text'] as const;
 
@@ -28,14 +28,7 @@ const definitionSchema = z
     /** Names; * stands for any characters. */
     topics: z.array(z.string().min(1)).min(1),
     /** The Kafka to read from; this log where there is none. */
-    source: z
-      .strictObject({
-        ...remoteKeys,
-        /** How often it is asked which topics there are. */
-        metadataMs: z.number().int().min(100).max(3_600_000).default(10_000),
-      })
-      .readonly()
-      .optional(),
+    source: sourceSchema.optional(),
     /** schema.table; {topic} is the topic's name, {1} what the first * of the pattern stands for. */
     table: z.string().min(1).default('{topic}'),
     /** The database to write to; the log's own where there is none. */
@@ -88,11 +81,6 @@ const namePattern = /^[a-z][a-z0-9_-]{0,60}$/;
 
 type Read = z.infer<typeof definitionSchema>;
 
-/** With its secrets. */
-export interface RemoteSource extends Remote {
-  readonly metadataMs: number;
-}
-
 export interface SinkDefinition extends Omit<Read, 'source' | 'delete' | 'deadLetterTopic' | 'group'> {
   readonly name: string;
   readonly source: RemoteSource | undefined;
@@ -141,14 +129,6 @@ export function readDefinition(name: string, value: unknown, given: DefinitionGi
     deadLetterTopic: definition.deadLetterTopic ?? `${definition.topics[0]!.replaceAll('*', '')}.dead-letter`,
     group: definition.group ?? `sink-${name}`,
   });
-}
-
-function readSource(
-  { metadataMs, ...remote }: NonNullable<Read['source']>,
-  place: DefinitionPlace,
-  references: ReferenceSources | undefined,
-): RemoteSource {
-  return { ...readRemote(remote, 'source', place, references), metadataMs };
 }
 
 function readDatabase(

@@ -1,9 +1,10 @@
 // From a record's value to its column: for each type its binary form where Postgres has one that is worth writing here,
 // and text for all others, which the statement then casts. What a value means is told by its schema where it has one, by
 // Debezium's conventions for the column's type where it is Debezium's without one, else by what people write.
+
+import type { CopyRows } from '../postgres/copy-rows.ts';
 import { BadValue } from './bad-record.ts';
 import { baseOf, type Column, type PgType } from './catalogue.ts';
-import type { CopyRows } from './copy-rows.ts';
 import { endless, epochDays, epochMicros, parseDate, parseTime, parseTimestamp } from './datetime.ts';
 import type { As } from './definition.ts';
 import { ExactNumber, stringifyJson } from './json.ts';
@@ -28,7 +29,7 @@ export interface Staging {
   cast(staged: string): string;
 }
 
-const oid = {
+export const oid = {
   bool: 16,
   bytea: 17,
   name: 19,
@@ -107,7 +108,8 @@ export function encoderFor(column: Column, hint: Hint): Encoder {
   return typeEncoder(type, modifier, hint);
 }
 
-function typeEncoder(type: PgType, modifier: number, hint: Hint): Encoder {
+/** Of a type that has a binary form here. */
+export function typeEncoder(type: PgType, modifier: number, hint: Hint): Encoder {
   if (type.element) {
     const { element } = type;
     const base = baseOf(element, modifier);
@@ -329,7 +331,7 @@ export function numericText(value: unknown, modifier: number, { style, schema, a
 /** Units in a second. */
 type Unit = 1 | 1000 | 1_000_000 | 1_000_000_000;
 
-function unitOf({ style, schema, as }: Hint, modifier: number): Unit {
+export function unitOf({ style, schema, as }: Hint, modifier: number): Unit {
   if (as === 'epoch_s') return 1;
   if (as === 'epoch_ms') return 1000;
   if (as === 'epoch_us') return 1_000_000;
@@ -342,7 +344,7 @@ function unitOf({ style, schema, as }: Hint, modifier: number): Unit {
 }
 
 /** A number as microseconds, rounded down. */
-function microsOf(value: number | ExactNumber, unit: Unit): number | bigint {
+export function microsOf(value: number | ExactNumber, unit: Unit): number | bigint {
   const number = Number(value);
   if (unit <= 1000 || Number.isSafeInteger(number)) {
     const micros = unit === 1_000_000_000 ? Math.floor(number / 1000) : Math.round(number * (1_000_000 / unit));

@@ -5,7 +5,7 @@ import { ExactNumber, parseJson, stringifyJson } from './json.ts';
 
 test('numbers that doubles do not hold are kept as they are written', () => {
   const text =
-    '{ "a" : 12345678901234567890, "b":[0.10000000000000000001, -1e400 , 1.5, 1.50], "c":{"d\\"}":"1234567890123456"},"e":[],"f":{}, "g":[ ], "h":null,"i":[true,false] }';
+    '{ "a" : 12345678901234567890, "b":[0.10000000000000000001, -1e400 , 1.5, 1.50], "c":{"d\\"}":"1234567890123456"},"e":[],"f":{}, "g":[ ], "h":null,"i":[true , false ] , "j" : null }';
   const value = parseJson(text) as Record<string, unknown>;
   assert.deepEqual(value.a, new ExactNumber('12345678901234567890'));
   assert.deepEqual(value.b, [
@@ -17,7 +17,7 @@ test('numbers that doubles do not hold are kept as they are written', () => {
   assert.deepEqual(value.c, { 'd"}': '1234567890123456' });
   assert.equal(
     stringifyJson(value),
-    '{"a":12345678901234567890,"b":[0.10000000000000000001,-1e400,1.5,1.50],"c":{"d\\"}":"1234567890123456"},"e":[],"f":{},"g":[],"h":null,"i":[true,false]}',
+    '{"a":12345678901234567890,"b":[0.10000000000000000001,-1e400,1.5,1.50],"c":{"d\\"}":"1234567890123456"},"e":[],"f":{},"g":[],"h":null,"i":[true,false],"j":null}',
   );
 });
 

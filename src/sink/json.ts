@@ -37,6 +37,7 @@ export function stringifyJson(value: unknown): string {
 
 const number = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const string = /"(?:[^"\\]|\\.)*"/sy;
+const word = /[a-z]+/y;
 const space = /[ \t\n\r]*/y;
 
 class ExactReader {
@@ -59,16 +60,11 @@ class ExactReader {
       case '"':
         return JSON.parse(this.#match(string));
       case 't':
-        this.#at += 4;
-        return true;
       case 'f':
-        this.#at += 5;
-        return false;
       case 'n':
-        this.#at += 4;
-        return null;
+        return JSON.parse(this.#match(word));
       default:
-        return exact(this.#match(number));
+        return readNumber(this.#match(number));
     }
   }
 
@@ -116,7 +112,8 @@ class ExactReader {
   }
 }
 
-function exact(text: string): number | ExactNumber {
+/** As it is written, where a double does not hold it. */
+export function readNumber(text: string): number | ExactNumber {
   const value = Number(text);
   return inexact.test(text) || !Number.isFinite(value) ? new ExactNumber(text) : value;
 }

@@ -6,6 +6,7 @@ import type { Column, TargetTable } from './catalogue.ts';
 import { type ChangeReader, isObject } from './change.ts';
 import type { As, SinkDefinition } from './definition.ts';
 import { type Encoder, encoderFor, type Hint, needsExact, type Staging, stagingOf } from './encoders.ts';
+import { NewKeys } from './new-keys.ts';
 import { type ConnectSchema, sqlTypeOf, sqlTypeOfValue } from './schema.ts';
 
 /** A column that can be written. */
@@ -50,7 +51,8 @@ interface Explicit {
   readonly as: As | undefined;
 }
 
-const ignored = -1;
+/** A field that no column takes. */
+export const ignored = -1;
 const unavailable = '__debezium_unavailable_value';
 const unavailableBytes = Buffer.from(unavailable).toString('base64');
 const defaultCoordinates = ['kafka_topic', 'kafka_partition', 'kafka_offset'];
@@ -71,6 +73,7 @@ export class Mapping {
   readonly encoders: Encoder[];
   /** The columns that rows had last. */
   lastSlots: readonly number[] = [];
+  readonly newKeys = new NewKeys();
   readonly #byName: ReadonlyMap<string, Slot>;
   readonly #fieldSlots = { key: new Map<string, number>(), value: new Map<string, number>() };
   readonly #plain: Encoder[];
@@ -202,7 +205,7 @@ export class Mapping {
         this.#assignPart('key', key, reader.keySchema);
         return;
       }
-      const slot = this.keySlots.length === 1 ? this.keySlots[0]! : this.#byName.get(keyFields?.[0] ?? '')?.index;
+      const slot = this.#wholeKeySlot();
       if (slot !== undefined) {
         this.#set(slot, key, this.#encoderOf(slot, reader.keySchema));
       } else if (mode !== 'insert' || keyFields !== undefined) {
@@ -222,6 +225,29 @@ export class Mapping {
         if (slot !== undefined) this.#set(slot, coordinates[i], this.#plain[slot]!);
       }
     }
+  }
+
+  /** Where a key goes that has no fields. */
+  #wholeKeySlot(): number | undefined {
+    if (this.keySlots.length === 1) return this.keySlots[0]!;
+    return this.#byName.get(this.definition.keyFields?.[0] ?? '')?.index;
+  }
+
+  /** Whether rows are the fields of keys and values, each as it is, and nothing else. */
+  get isByField(): boolean {
+    const { format, key, keyFormat } = this.definition;
+    if (this.#explicit.length > 0 || this.#nulls.length > 0 || format !== 'json') return false;
+    return key === 'record' ? keyFormat === 'json' : key === 'value' || key === 'none';
+  }
+
+  /**
+   * Where a field goes, `ignored` where nowhere, and the key itself where it has no fields. Undefined where no record has
+   * told yet. Of mappings that are by field.
+   */
+  slotOf(part: 'key' | 'value', field: string | undefined, schema: ConnectSchema | undefined): number | undefined {
+    if (field === undefined) return part === 'key' ? this.#wholeKeySlot() : undefined;
+    if (!schema?.fields) return this.#fieldSlots[part].get(field);
+    return this.#planOf(part, schema).find(plan => plan.field === field)?.slot ?? ignored;
   }
 
   #assignPart(part: 'key' | 'value', fields: unknown, schema: ConnectSchema | undefined): void {

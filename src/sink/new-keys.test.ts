@@ -21,7 +21,7 @@ test('a key that was there puts the next try off, longer each time, until keys a
   assert.equal(batchesUntilNextTry(), 8);
 });
 
-describe('plain INSERTs of new keys', () => {
+describe('COPY of new keys into the table', () => {
   let rig: SinkRig;
   before(async () => {
     rig = await openSinkRig();
@@ -32,7 +32,7 @@ describe('plain INSERTs of new keys', () => {
     await rig.query(`CREATE TABLE readings (id int PRIMARY KEY, n int, written_by text DEFAULT 'INSERT')`);
     // Each row tells by which statement it came.
     await rig.query(`CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-      IF current_query() NOT LIKE '%DO UPDATE%' THEN NEW.written_by := 'plain'; END IF; RETURN NEW; END $$;
+      IF current_query() NOT LIKE '%DO UPDATE%' THEN NEW.written_by := 'COPY'; END IF; RETURN NEW; END $$;
       CREATE TRIGGER tell BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION tell()`);
     const topic = await rig.createTopic('readings');
     const sink = await rig.start('readings', { topics: ['readings'] });
@@ -44,11 +44,50 @@ describe('plain INSERTs of new keys', () => {
       await sink.caughtUp();
     }
     assert.deepEqual(await rig.query('SELECT id, n, written_by FROM readings ORDER BY id'), [
-      { id: 1, n: 12, written_by: 'plain' },
-      { id: 2, n: 22, written_by: 'plain' },
+      { id: 1, n: 12, written_by: 'COPY' },
+      { id: 2, n: 22, written_by: 'COPY' },
       { id: 3, n: 32, written_by: 'INSERT' },
       { id: 4, n: 41, written_by: 'INSERT' },
     ]);
+    await sink.stop();
+  });
+
+  test('keeps the order of writes and deletes, whatever is new', async () => {
+    await rig.query('CREATE TABLE kept (id int PRIMARY KEY, n int, note text)');
+    const topic = await rig.createTopic('kept');
+    const write = (id: number, n: number) => ({ key: { id }, value: { n } });
+    const remove = (id: number) => ({ key: { id }, value: null });
+    const sink = await rig.start('kept', { topics: ['kept'], delete: true });
+    for (const messages of [
+      [write(1, 1), write(2, 1), remove(1), write(3, 1)],
+      [write(4, 1), write(5, 1), remove(4), write(4, 2), remove(5)],
+      [write(6, 1), write(6, 2)],
+      [remove(6), write(7, 1), { key: { id: 8 }, value: { n: 1, note: 'x' } }, write(7, 2)],
+    ]) {
+      await rig.send(topic, messages);
+      await sink.caughtUp();
+    }
+    assert.deepEqual(await rig.query('SELECT id, n, note FROM kept ORDER BY id'), [
+      { id: 2, n: 1, note: null },
+      { id: 3, n: 1, note: null },
+      { id: 4, n: 2, note: null },
+      { id: 7, n: 2, note: null },
+      { id: 8, n: 1, note: 'x' },
+    ]);
+    await sink.stop();
+  });
+
+  test('stages a batch of new keys that has a row that Postgres refuses, and dead-letters that row alone', async () => {
+    await rig.query('CREATE TABLE checked (id int PRIMARY KEY, n int CHECK (n < 5))');
+    const topic = await rig.createTopic('checked');
+    const sink = await rig.start('checked', { topics: ['checked'], errors: 'dead-letter' });
+    await rig.send(
+      topic,
+      [1, 2, 9, 4].map(n => ({ key: { id: n }, value: { n } })),
+    );
+    await sink.caughtUp();
+    assert.deepEqual(await rig.query('SELECT id FROM checked ORDER BY id'), [{ id: 1 }, { id: 2 }, { id: 4 }]);
+    assert.equal((await rig.records('checked.dead-letter')).length, 1);
     await sink.stop();
   });
 

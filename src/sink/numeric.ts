@@ -1,6 +1,7 @@
 // Numbers of any precision: Postgres's binary numeric, and Kafka Connect's Decimal.
+
+import type { CopyRows } from '../postgres/copy-rows.ts';
 import { BadValue } from './bad-record.ts';
-import type { CopyRows } from './copy-rows.ts';
 
 const decimal = /^\s*([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,5}))?\s*$/;
 /** What numeric can hold (manual, "Numeric Types"). */

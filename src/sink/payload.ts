@@ -22,6 +22,8 @@ export class PayloadReader {
   readonly #heads: KnownHead[] = [];
   /** Of what was read last. */
   schema: ConnectSchema | undefined;
+  /** Where the payload begins in what was read last; undefined where that is not known. */
+  start: number | undefined;
 
   /** `what`: "key" or "value", for messages. */
   constructor(format: PayloadFormat, what: string) {
@@ -32,6 +34,7 @@ export class PayloadReader {
   /** `exact`: numbers that doubles do not hold are kept as they are written. Throws BadRecord. */
   read(bytes: Buffer, exact: boolean): unknown {
     this.schema = undefined;
+    this.start = undefined;
     if (this.#format === 'bytes') return bytes;
     if (this.#format === 'text') return bytes.toString();
     const head = this.#headOf(bytes);
@@ -39,6 +42,7 @@ export class PayloadReader {
       try {
         const payload = parse(bytes.toString('utf8', head.bytes.length, bytes.length - 1), exact);
         this.schema = head.schema;
+        this.start = head.bytes.length;
         return payload;
       } catch {
         // Something follows the payload: read whole.
@@ -51,9 +55,13 @@ export class PayloadReader {
     } catch (error) {
       throw new BadRecord(`the ${this.#what} is not JSON: ${(error as Error).message.slice(0, 100)}`);
     }
-    if (!isEnvelope(value)) return value;
+    if (!isEnvelope(value)) {
+      this.start = 0;
+      return value;
+    }
     this.schema = value.schema ?? undefined;
     this.#remember(text, this.schema);
+    this.start = this.#headOf(bytes)?.bytes.length;
     return value.payload;
   }
 

@@ -5,16 +5,10 @@ import type { ClientBase } from 'pg';
 import type { Logger } from 'pino';
 import type { Pool } from '../postgres/pool.ts';
 import type { Session } from '../postgres/session.ts';
+import type { RemoteGroup } from '../source/remote-group.ts';
 import type { Term } from '../storage/topics.ts';
 import { WriteLane } from '../storage/write-lane.ts';
 import { type Move, OffsetsMoved, type Position, type Progress } from './progress.ts';
-
-/** The remote Kafka that a sink reads. */
-export interface FollowingGroup {
-  readonly clusterId: string;
-  /** Commits the offsets there, sooner or later. */
-  follow(moves: readonly Move[]): void;
-}
 
 export interface RemoteProgressOptions {
   /** Of the log's database. */
@@ -26,7 +20,7 @@ export interface RemoteProgressOptions {
   readonly sinkId: number;
   readonly logger: Logger;
   /** Where topics are not this log's. */
-  readonly remote?: FollowingGroup | undefined;
+  readonly remote?: RemoteGroup | undefined;
 }
 
 const table = 'millrace_sink_progress';

@@ -12,21 +12,20 @@ import { backoff } from '../runtime/backoff.ts';
 import { codeOf, messageOf } from '../runtime/errors.ts';
 import { matchTopic } from '../runtime/patterns.ts';
 import { KafkaSource } from '../source/kafka-source.ts';
-import { LogSource } from '../source/log-source.ts';
+import { openSource } from '../source/open.ts';
+import { RemoteGroup } from '../source/remote-group.ts';
 import type { SourcePartition, SourceTopic, Source as TopicSource } from '../source/source.ts';
-import { TopicIds } from '../source/topic-ids.ts';
 import type { Log } from '../storage/log.ts';
 import { PipelineError } from '../storage/pipelines.ts';
 import type { TopicSettings } from '../storage/topic-config.ts';
 import type { Term, Topic, Topics } from '../storage/topics.ts';
-import { WriteLane } from '../storage/write-lane.ts';
 import type { Inlet, Source } from './batch.ts';
 import { ChangeReader } from './change.ts';
 import { DeadLetters } from './dead-letters.ts';
 import type { SinkDefinition } from './definition.ts';
 import { OwnProgress, type Progress } from './progress.ts';
-import { RemoteGroup } from './remote-group.ts';
 import { RemoteProgress } from './remote-progress.ts';
+import { RowTemplates } from './row-templates.ts';
 import { TableWriter } from './table-writer.ts';
 import { Targets } from './targets.ts';
 import { type SinkCounters, SinkStopped, Task } from './task.ts';
@@ -174,11 +173,8 @@ export class Sink {
   readonly #wanted = (topic: string): boolean => matchTopic(this.definition.topics, topic) !== undefined;
 
   #openSource(): TopicSource {
-    const { log, topics, pool, term } = this.#context;
     const { name, source } = this.definition;
-    if (!source) return new LogSource(log, topics);
-    const topicIds = new TopicIds(new WriteLane(pool, term));
-    return new KafkaSource({ ...source, clientId: `millrace-sink-${name}`, topicIds });
+    return openSource(this.#context, source, `millrace-sink-${name}`);
   }
 
   #become(state: SinkState, reason?: string, hint?: string): void {
@@ -331,7 +327,8 @@ export class Sink {
         const { topic, partition } = log;
         let inlet = inlets.get(topic);
         if (!inlet) {
-          inlet = { topic, reader: new ChangeReader(definition), mapping: await targets.mapping(topic.name) };
+          const mapping = await targets.mapping(topic.name);
+          inlet = { topic, reader: new ChangeReader(definition), templates: new RowTemplates(), mapping };
           inlets.set(topic, inlet);
         }
         const committed = offsets[i]!;

@@ -35,7 +35,7 @@ export class Sinks extends PipelineSet<SinkDefinition, Sink, SinkStatus> impleme
     super(options, {
       kind: 'sink',
       table: 'kafka.sinks',
-      read: (name, written, file) => readDefinition(name, written, { file, references }),
+      read: (name, written, where) => readDefinition(name, written, { file: where, references }),
       // They would move each other's offsets.
       shared: (one, other) => (one.group === other.group ? `group ${one.group}` : undefined),
       register: (lane, name) => registerRow(lane, 'kafka.sinks', 'sink_id', name),

@@ -10,11 +10,13 @@ export interface RunShape {
   readonly mapping: Mapping;
   /** The columns that rows have, by their slots. */
   readonly slots: readonly number[];
+  /** They are copied into the table itself. In mode upsert that is refused where a key is there already. */
+  readonly direct: boolean;
 }
 
-/** Whether rows can be copied into the table as they come. */
-export function isDirect({ mapping, slots }: RunShape): boolean {
-  return mapping.definition.mode === 'insert' && slots.every(slot => mapping.slots[slot]!.staging.binary);
+/** Whether COPY takes all columns in the form that they have here. */
+export function isCopyable({ slots }: Mapping, columns: readonly number[]): boolean {
+  return columns.every(slot => slots[slot]!.staging.binary);
 }
 
 const staged = ({ index }: Slot): string => `c${index}`;
@@ -31,15 +33,10 @@ export function createStage(stage: string, { slots }: Mapping): string {
 
 export function copyInto(shape: RunShape, stage: string): string {
   const slots = shape.slots.map(slot => shape.mapping.slots[slot]!);
-  if (isDirect(shape)) {
+  if (shape.direct) {
     return `COPY ${shape.mapping.table.sql} (${slots.map(({ column }) => quote(column.name)).join(', ')}) FROM STDIN (FORMAT binary)`;
   }
   return `COPY ${stage} (millrace_seq, millrace_deleted${slots.map(slot => `, ${staged(slot)}`).join('')}) FROM STDIN (FORMAT binary)`;
-}
-
-/** Whether `applyRows` could do with a plain INSERT, if no key were in the table. */
-export function canExpectNew({ mapping }: RunShape, deletes: number): boolean {
-  return mapping.definition.mode === 'upsert' && deletes === 0;
 }
 
 export interface Staged {
@@ -47,13 +44,17 @@ export interface Staged {
   readonly from: number;
   readonly to: number;
   readonly deletes: number;
-  /** No key is in the table: one that is there is refused. Where `canExpectNew`. */
-  readonly expectNew?: boolean;
+}
+
+/** Fails without the unique index, as ON CONFLICT would, and keeps it until COMMIT: no key is written twice. */
+export function keepUnique({ table, keyColumns }: Mapping): string {
+  const keys = keyColumns.map(quote).join(', ');
+  return `INSERT INTO ${table.sql} (${keys}) OVERRIDING SYSTEM VALUE SELECT ${keys} FROM ${table.sql} WHERE false ON CONFLICT (${keys}) DO NOTHING`;
 }
 
 /** What follows the COPY of rows: nothing where they are in the table already. */
-export function applyRows(shape: RunShape, stage: string, { from, to, deletes, expectNew }: Staged): string[] {
-  if (isDirect(shape)) return [];
+export function applyRows(shape: RunShape, stage: string, { from, to, deletes }: Staged): string[] {
+  if (shape.direct) return [];
   const { mapping } = shape;
   const { table, definition, keySlots } = mapping;
   const slots = shape.slots.map(slot => mapping.slots[slot]!);
@@ -90,14 +91,7 @@ export function applyRows(shape: RunShape, stage: string, { from, to, deletes, e
   const set = others.map(({ column }) => `${quote(column.name)} = excluded.${quote(column.name)}`).join(', ');
   const action = others.length > 0 ? `DO UPDATE SET ${set}` : 'DO NOTHING';
   const order = deletes > 0 ? ` ORDER BY ${list(keys)}` : '';
-  const conflict = expectNew ? '' : ` ON CONFLICT (${list(keys)}) ${action}`;
-  if (expectNew) {
-    // Fails without the unique index, as ON CONFLICT would, and keeps it until COMMIT: no key is written twice.
-    statements.push(
-      `INSERT INTO ${table.sql} (${list(keys)})${overriding} SELECT ${list(keys)} FROM ${table.sql} WHERE false ON CONFLICT (${list(keys)}) DO NOTHING`,
-    );
-  }
-  statements.push(`${insert} SELECT ${list(slots)} FROM (${kept}) s${order}${conflict}`);
+  statements.push(`${insert} SELECT ${list(slots)} FROM (${kept}) s${order} ON CONFLICT (${list(keys)}) ${action}`);
   return statements;
 }
 

@@ -3,9 +3,8 @@
 import { PostgresError, Session } from '../postgres/session.ts';
 import type { Batch, Run } from './batch.ts';
 import type { Mapping } from './mapping.ts';
-import { NewKeys } from './new-keys.ts';
 import type { Move, Progress } from './progress.ts';
-import { applyRows, canExpectNew, copyInto, createStage } from './statements.ts';
+import { applyRows, copyInto, createStage, keepUnique } from './statements.ts';
 
 export interface TableWriterOptions {
   readonly databaseUrl: string;
@@ -24,7 +23,6 @@ export class TableWriter {
   readonly #session: Session;
   readonly #progress: Progress;
   readonly #stages = new Map<Mapping, string>();
-  readonly #newKeys = new WeakMap<Mapping, NewKeys>();
   #nextStage = 0;
 
   private constructor(session: Session, progress: Progress) {
@@ -41,22 +39,7 @@ export class TableWriter {
   /** Resolves after COMMIT. Throws PostgresError, OffsetsMoved, or ConnectionLostError: then it may have committed. */
   async write(batch: Batch): Promise<void> {
     const moves = movesOf(batch);
-    const hopeful = this.#expectNew(batch);
-    try {
-      await this.#transaction(batch, moves, hopeful);
-      for (const mapping of hopeful) this.#newKeys.get(mapping)!.confirmed();
-    } catch (error) {
-      if (hopeful.size === 0 || !isUniqueViolation(error)) throw error;
-      for (const mapping of hopeful) this.#newKeys.get(mapping)!.refuted();
-      await this.#transaction(batch, moves, new Set());
-    }
-    await this.#progress.moved(moves);
-    if (this.#stages.size > maxStages) await this.#dropStages();
-  }
-
-  /** `hopeful`: tables that have none of the batch's keys, it is hoped. */
-  async #transaction(batch: Batch, moves: readonly Move[], hopeful: ReadonlySet<Mapping>): Promise<void> {
-    const { sql, copies } = await this.#encode(batch, hopeful);
+    const { sql, copies } = await this.#encode(batch);
     const session = this.#session;
     try {
       // One round trip: what follows a statement that fails, fails too.
@@ -70,23 +53,8 @@ export class TableWriter {
       if (!session.lost) await session.execute('ROLLBACK');
       throw error;
     }
-  }
-
-  /** Of the tables in a batch, those whose keys are likely to be new: each in one run, so that none is met twice. */
-  #expectNew(batch: Batch): ReadonlySet<Mapping> {
-    const runs = batch.steps.filter(step => 'copy' in step);
-    const hopeful = new Set<Mapping>();
-    for (const run of runs) {
-      const { mapping } = run;
-      if (!canExpectNew(run, run.deletes) || runs.some(other => other !== run && other.mapping === mapping)) continue;
-      let newKeys = this.#newKeys.get(mapping);
-      if (newKeys === undefined) {
-        newKeys = new NewKeys();
-        this.#newKeys.set(mapping, newKeys);
-      }
-      if (newKeys.expected()) hopeful.add(mapping);
-    }
-    return hopeful;
+    await this.#progress.moved(moves);
+    if (this.#stages.size > maxStages) await this.#dropStages();
   }
 
   /** Of mappings that are likely to be over; the others make theirs again. */
@@ -95,17 +63,15 @@ export class TableWriter {
     this.#stages.clear();
   }
 
-  async #encode(batch: Batch, hopeful: ReadonlySet<Mapping>) {
-    const sql: string[] = [];
+  async #encode(batch: Batch) {
+    const sql = batch.hopes.map(keepUnique);
     const copies: ReturnType<Run['copy']['finish']>[] = [];
     for (const step of batch.steps) {
       if ('truncate' in step) {
         sql.push(`TRUNCATE ${step.truncate.table.sql}`);
       } else if (step.to > step.from) {
         const stage = step.direct ? '' : await this.#stageOf(step.mapping);
-        const { from, to, deletes, mapping } = step;
-        const expectNew = hopeful.has(mapping);
-        sql.push(copyInto(step, stage), ...applyRows(step, stage, { from, to, deletes, expectNew }));
+        sql.push(copyInto(step, stage), ...applyRows(step, stage, step));
         copies.push(step.copy.finish());
       }
     }
@@ -139,8 +105,6 @@ export function movesOf(batch: Batch): Move[] {
     next,
   }));
 }
-
-const isUniqueViolation = (error: unknown): boolean => error instanceof PostgresError && error.code === '23505';
 
 /** What Postgres says of a record that does not fit: data, a constraint, what a trigger or a view's check refuses. */
 export function isDataError(error: unknown): error is PostgresError {

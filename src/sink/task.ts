@@ -4,6 +4,7 @@
 //   gather ──▶ write ──▶ committed          a value that does not fit its column: found while gathering
 //                │
 //                └─ Postgres refuses rows ──▶ halves of the batch, down to the record
+import { PostgresError } from '../postgres/session.ts';
 import * as batchHeader from '../protocol/record-batch.ts';
 import type { LogRecord } from '../protocol/records.ts';
 import { nameOf, PartitionReader } from '../source/reader.ts';
@@ -76,6 +77,7 @@ export class Task {
         if (this.#isFull(batch)) return false;
         return this.#addQuickly(batch, source, record, raw) || this.#add(batch, source, record, raw);
       },
+      takeMany: (source, places, from, raw) => this.#batch.addMany(source, places, from, raw, options.definition),
       pass: (source, next) => this.#batch.covers(source, source.position, next),
       holds: release => this.#batch.holds(release),
       outOfRange: source => {
@@ -126,7 +128,7 @@ export class Task {
   /** Reads until the batch is full, or has waited its time and nothing is being written. */
   async #gather(): Promise<Batch> {
     const { definition, stopping } = this.#options;
-    const batch = new Batch(this.#buffers);
+    const batch = new Batch(this.#buffers, true);
     this.#batch = batch;
     let due = Number.POSITIVE_INFINITY;
     let most = { records: 0, bytes: 0 };
@@ -218,7 +220,8 @@ export class Task {
     try {
       await this.#commit(batch);
     } catch (error) {
-      if (isSchemaError(error)) await this.#again(batch);
+      if (batch.hopes.length > 0 && error instanceof PostgresError) await this.#staged(batch);
+      else if (isSchemaError(error)) await this.#again(batch);
       else if (isDataError(error)) await this.#bisect(await batch.taken(), batch.bad);
       else throw error;
       await this.#coverRest(batch);
@@ -227,11 +230,27 @@ export class Task {
     batch.done();
   }
 
+  /** Once more, for a key may have been in a table that was hoped to have none. */
+  async #staged(batch: Batch): Promise<void> {
+    for (const mapping of batch.hopes) mapping.newKeys.refuted();
+    try {
+      await this.#anew(batch);
+    } catch (error) {
+      if (!isSchemaError(error)) throw error;
+      await this.#again(batch);
+    }
+  }
+
   /** Once more, with the tables as they are now. */
   async #again(batch: Batch): Promise<void> {
     for (const inlet of new Set(Array.from(batch.offsets.keys(), source => source.inlet))) {
       inlet.mapping = await this.#options.targets.mapping(inlet.topic.name);
     }
+    await this.#anew(batch);
+  }
+
+  /** Its records in another batch; where Postgres refuses that one, in parts of it. */
+  async #anew(batch: Batch): Promise<void> {
     const taken = await batch.taken();
     const same = this.#encoded(taken, batch.bad);
     try {
@@ -255,6 +274,7 @@ export class Task {
       }
     }
     for (const [source, { next }] of batch.offsets) source.committed = next;
+    for (const mapping of batch.hopes) mapping.newKeys.confirmed();
     deadLetters.passed(batch.bad);
     counters.batches++;
     counters.records += batch.records;

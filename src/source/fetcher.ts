@@ -11,7 +11,10 @@ import type { KafkaPartition } from './kafka-partition.ts';
 
 export interface FetcherOptions {
   readonly cluster: Cluster;
+  /** More may come while it runs. */
   readonly partitions: readonly KafkaPartition[];
+  /** Fetched and not read, of all leaders together; besides, each may send one batch that is larger. */
+  readonly budgetBytes?: number;
   readonly onTrouble: (error: Error | undefined) => void;
 }
 
@@ -21,8 +24,7 @@ interface Plan {
   readonly maxBytes: number;
 }
 
-/** Fetched and not read, of all leaders together; besides, each may send one batch that is larger. */
-const budgetBytes = 16 * 1024 * 1024;
+const usualBudgetBytes = 16 * 1024 * 1024;
 const partitionBytes = 1024 * 1024;
 const longPollMs = 500;
 const relocating = { firstMs: 50, maxMs: 3000 };
@@ -103,6 +105,7 @@ export class Fetcher {
 
   /** Undefined while something must be read first. `late`: what has nothing is looked at in any case. */
   #plan(led: readonly KafkaPartition[], late: boolean): Plan | undefined {
+    const { budgetBytes = usualBudgetBytes } = this.#options;
     const budget = Math.max(partitionBytes, budgetBytes / this.#following.size);
     const maxBytes = budget - led.reduce((sum, { queuedBytes }) => sum + queuedBytes, 0);
     if (maxBytes <= 0) return undefined;
@@ -150,7 +153,12 @@ export class Fetcher {
   async #take(partition: KafkaPartition, offset: bigint, answer: Fetched): Promise<Error | undefined> {
     const { errorCode } = answer;
     if (errorCode === ErrorCode.NONE) {
-      partition.take(offset, answer, checkedBatches(answer.records));
+      try {
+        partition.take(offset, answer, checkedBatches(answer.records));
+      } catch (failure) {
+        if (isRetriable(failure)) throw failure;
+        partition.fail(failure as Error);
+      }
       return undefined;
     }
     if (errorCode === ErrorCode.OFFSET_OUT_OF_RANGE) return this.#outOfRange(partition, offset);

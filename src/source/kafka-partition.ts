@@ -121,7 +121,7 @@ export class KafkaPartition implements SourcePartition {
 }
 
 /** Base offsets of those that belong to aborted transactions. */
-function abortedBatches(batches: readonly Buffer[], aborted: Fetched['aborted']): Set<bigint> {
+export function abortedBatches(batches: readonly Buffer[], aborted: Fetched['aborted']): Set<bigint> {
   const found = new Set<bigint>();
   if (aborted.length === 0) return found;
   const begun = [...aborted].sort((a, b) => Number(a.firstOffset - b.firstOffset));

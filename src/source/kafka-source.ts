@@ -1,14 +1,14 @@
 // Topics of a remote Kafka as a source, read committed. What topics there are is asked of the cluster now and then.
-import { createHash } from 'node:crypto';
 import { earliest, latest, listOffsets } from '../client/admin.ts';
 import { Cluster, type TopicLayout } from '../client/cluster.ts';
 import type { Remote } from '../client/definition.ts';
 import { isRetriable } from '../client/errors.ts';
+import { fetchOffsets } from '../client/groups.ts';
 import { type CommittedOffset, commitOffsets } from '../client/offsets.ts';
 import { Fetcher } from './fetcher.ts';
 import { KafkaPartition } from './kafka-partition.ts';
 import type { Source, SourcePartition } from './source.ts';
-import type { TopicIds } from './topic-ids.ts';
+import { idOf, type TopicIds, uuidOf } from './topic-ids.ts';
 
 export interface KafkaSourceOptions extends Remote {
   readonly clientId: string;
@@ -49,7 +49,7 @@ export class KafkaSource implements Source {
     this.#known = describe(layouts);
     const topics = layouts.map(layout => ({
       name: layout.name,
-      uuid: idOf(layout) ?? uuidOf(layout.name),
+      uuid: uuidOf(layout),
       partitionCount: layout.partitions.length,
     }));
     const ids = await this.#options.topicIds.of(await this.clusterId(), topics);
@@ -93,6 +93,11 @@ export class KafkaSource implements Source {
     return commitOffsets(this.#cluster, group, offsets);
   }
 
+  /** What the group has committed there. Rejects with a ClientError. */
+  committed(group: string): Promise<CommittedOffset[]> {
+    return fetchOffsets(this.#cluster, group);
+  }
+
   close(): void {
     clearInterval(this.#watching);
     this.#cluster.close();
@@ -111,12 +116,3 @@ export class KafkaSource implements Source {
 
 const describe = (layouts: readonly TopicLayout[]): string =>
   layouts.map(({ name, topicId, partitions }) => `${name} ${topicId} ${partitions.length}`).join('\n');
-
-/** Undefined from brokers before 2.8 (KIP-516). */
-const idOf = ({ topicId }: TopicLayout): string | undefined => (/^[0-]+$/.test(topicId) ? undefined : topicId);
-
-/** Where topics have no ids, a topic is its name. */
-function uuidOf(name: string): string {
-  const hex = createHash('sha256').update(name).digest('hex');
-  return hex.slice(0, 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
-}

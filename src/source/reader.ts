@@ -1,10 +1,11 @@
 // Reads partitions from positions that only move on: whatever has committed, some records at a time, from each partition
 // in turn. What becomes of records, and of offsets that hold none, is its user's affair.
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { decodeBatch } from '../protocol/compression.ts';
+import { decodeBatch, decompress } from '../protocol/compression.ts';
 import { ErrorCode, errorOf } from '../protocol/errors.ts';
 import * as batchHeader from '../protocol/record-batch.ts';
-import { type LogRecord, readRecords } from '../protocol/records.ts';
+import { RecordPlaces } from '../protocol/record-places.ts';
+import type { LogRecord } from '../protocol/records.ts';
 import type { Batches, SourcePartition } from './source.ts';
 
 /** Where somebody is in a partition. */
@@ -20,6 +21,8 @@ export interface PartitionReaderOptions<C extends Cursor> {
   readonly readBytes: number;
   /** Takes a record of `batch`, before the position passes it. False: it is to come again, and nothing after it is wanted now. */
   take(cursor: C, record: LogRecord, batch: Buffer): boolean | Promise<boolean>;
+  /** Takes records of `batch` where they lie, from number `from` on. Returns how many; `take` is asked of the next. */
+  takeMany?(cursor: C, places: RecordPlaces, from: number, batch: Buffer): number;
   /** The position is about to pass to `next` without a record: the end of a batch, or a batch of none. */
   pass?(cursor: C, next: bigint): void;
   /** Records are needed for longer than they are taken: whoever holds them calls `release`. */
@@ -37,6 +40,7 @@ const sliceMs = 4;
 
 export class PartitionReader<C extends Cursor> {
   readonly #options: PartitionReaderOptions<C>;
+  readonly #places = new RecordPlaces();
   #next = 0;
   #wake: () => void = () => {};
 
@@ -96,19 +100,14 @@ export class PartitionReader<C extends Cursor> {
   }
 
   async #take(cursor: C, { chunks, aborted }: Batches): Promise<void> {
-    const { take, pass } = this.#options;
+    const { pass } = this.#options;
     let turn = performance.now();
     for (const chunk of chunks) {
       for (const raw of batchHeader.splitBatches(chunk)) {
         const end = batchHeader.lastOffset(raw) + 1n;
         if (end <= cursor.position) continue;
         if (!batchHeader.isControl(raw) && !aborted?.has(batchHeader.baseOffset(raw))) {
-          for (const record of await this.#recordsOf(cursor, raw)) {
-            if (record.offset < cursor.position) continue;
-            const taken = take(cursor, record, raw);
-            if (taken !== true && !(await taken)) return;
-            cursor.position = record.offset + 1n;
-          }
+          if ((await this.#find(cursor, raw)) && !(await this.#takeAll(cursor, raw))) return;
         }
         if (end > cursor.position) {
           pass?.(cursor, end);
@@ -122,20 +121,40 @@ export class PartitionReader<C extends Cursor> {
     }
   }
 
-  async #recordsOf(cursor: C, raw: Buffer): Promise<LogRecord[]> {
+  /** The records that have been found. False where one is to come again. */
+  async #takeAll(cursor: C, raw: Buffer): Promise<boolean> {
+    const { take, takeMany } = this.#options;
+    const places = this.#places;
+    for (let i = 0; i < places.count; i++) {
+      if (places.offset(i) < cursor.position) continue;
+      const many = places.ascending ? (takeMany?.(cursor, places, i, raw) ?? 0) : 0;
+      if (many > 0) {
+        i += many;
+        cursor.position = places.offset(i - 1) + 1n;
+        if (i === places.count) break;
+      }
+      const record = places.record(i);
+      const taken = take(cursor, record, raw);
+      if (taken !== true && !(await taken)) return false;
+      cursor.position = record.offset + 1n;
+    }
+    return true;
+  }
+
+  /** False where the batch is passed over. */
+  async #find(cursor: C, raw: Buffer): Promise<boolean> {
     try {
-      return await recordsOf(raw);
+      const section = raw.subarray(batchHeader.headerBytes, batchHeader.batchBytes(raw));
+      this.#places.read(raw, await decompress(section, batchHeader.codec(raw), maxUnpackedBytes));
+      return true;
     } catch (error) {
       this.#options.unreadable(cursor, raw, error as Error);
-      return [];
+      return false;
     }
   }
 }
 
-/** Throws WireError, or what a codec throws. */
-export function recordsOf(batch: Buffer): LogRecord[] | Promise<LogRecord[]> {
-  if (batchHeader.codec(batch) !== 0) return decodeBatch(batch, maxUnpackedBytes);
-  return readRecords(batch, batch.subarray(batchHeader.headerBytes, batchHeader.batchBytes(batch)));
-}
+/** Rejects with CompressionError or WireError. */
+export const recordsOf = (batch: Buffer): Promise<LogRecord[]> => decodeBatch(batch, maxUnpackedBytes);
 
 export const nameOf = ({ log }: Cursor): string => `${log.topic.name}-${log.partition}`;

@@ -1,9 +1,20 @@
 // Numbers for topics of remote clusters, beside those of kafka.topics: below zero, and never given again.
+import { createHash } from 'node:crypto';
+import type { TopicLayout } from '../client/cluster.ts';
 import type { WriteLane } from '../storage/write-lane.ts';
 
 export interface NamedTopic {
   readonly uuid: string;
   readonly name: string;
+}
+
+/** The cluster's; undefined from brokers before 2.8 (KIP-516). */
+export const idOf = ({ topicId }: TopicLayout): string | undefined => (/^[0-]+$/.test(topicId) ? undefined : topicId);
+
+/** Where topics have no ids, a topic is its name. */
+export function uuidOf(layout: TopicLayout): string {
+  const hex = () => createHash('sha256').update(layout.name).digest('hex').slice(0, 32);
+  return idOf(layout) ?? hex().replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }
 
 export class TopicIds {

@@ -47,7 +47,7 @@ test('whoever sees a batch sees the row it carries, and the other way round, whi
   const chain: AppendChain = { broken: false };
   const appended = Array.from({ length: 40 }, (_, i) => {
     const batch = batchOf(1024 * 1024);
-    return log.append(topic, partition(topic), batch, -1, false, carriedBy(1, i + 1), chain).result;
+    return log.append(topic, partition(topic), batch, -1, false, { carried: carriedBy(1, i + 1), chain }).result;
   });
   let done = false;
   const looking = (async () => {
@@ -71,12 +71,13 @@ test('what a capture carries and Postgres refuses fails the capture, and no prod
   const topic = await createTopic('shared');
   const chain: AppendChain = { broken: false };
   const refusedRow: CarriedRow = { statement: positions, key: '2', row: '(2, NULL)' };
-  const captured = log.append(topic, partition(topic), batchOf(10), -1, false, refusedRow, chain).result;
+  const captured = log.append(topic, partition(topic), batchOf(10), -1, false, { carried: refusedRow, chain }).result;
   const produced = append(topic);
   assert.equal((await captured).error, ErrorCode.UNKNOWN_SERVER_ERROR);
   assert.deepEqual(await produced, { error: ErrorCode.NONE, baseOffset: 0n, logAppendTime: -1n });
   assert.equal(chain.broken, true);
-  const next = await log.append(topic, partition(topic), batchOf(10), -1, false, carriedBy(2, 2), chain).result;
+  const next = await log.append(topic, partition(topic), batchOf(10), -1, false, { carried: carriedBy(2, 2), chain })
+    .result;
   assert.equal(next.error, ErrorCode.KAFKA_STORAGE_ERROR);
 });
 
@@ -103,7 +104,10 @@ test('of a chain the log has what was given before the first that failed, and it
       const bytes = random.below(10) < 3 ? 700_000 : 100;
       if (random.below(10) < 3) plain.push(log.append(topic, partition(topic, 0), batchOf(50), -1, false).result);
       const batch = batchOf(bytes, i === poisoned ? poison : 0n);
-      return log.append(topic, partition(topic, random.below(2)), batch, -1, false, carriedBy(id, i + 1), chain).result;
+      return log.append(topic, partition(topic, random.below(2)), batch, -1, false, {
+        carried: carriedBy(id, i + 1),
+        chain,
+      }).result;
     });
     const cut = random.below(10) < 4;
     if (cut) {

@@ -32,13 +32,32 @@ export interface CarriedRow {
   readonly row: string;
 }
 
+/** What was given to the log, or to what stands before it. */
+export interface PendingAppend {
+  readonly result: Promise<AppendResult>;
+  /**
+   * Answers with `error` now; a batch that no commit has taken yet is left out of the log. Resolves when the batch's
+   * bytes are needed no more.
+   */
+  expire(error: number): Promise<void>;
+}
+
 /** Appends of which none is in the log unless all that were given before it are. */
 export interface AppendChain {
   broken: boolean;
 }
 
+/** What an append may ask for beside a place at the log's end. */
+export interface AppendOptions {
+  /** A row that commits with it; it may depend on the offset that the batch gets. */
+  readonly carried?: CarriedRow | ((baseOffset: bigint) => CarriedRow);
+  readonly chain?: AppendChain;
+  /** A copy that keeps its source's offsets: the batch gets this one, or the log's end where that is later. */
+  readonly leastOffset?: bigint;
+}
+
 /** One batch on its way into the log. */
-export interface Append {
+export interface Append extends AppendOptions {
   readonly topic: Topic;
   readonly partition: PartitionLog;
   /** A whole v2 batch, validated; written to (offset, leader epoch) and kept. */
@@ -46,8 +65,6 @@ export interface Append {
   /** False where the producer asked for acks 0 or 1 and the settings let those commit asynchronously. */
   readonly synchronous: boolean;
   readonly appendTime: boolean;
-  readonly carried?: CarriedRow | undefined;
-  readonly chain?: AppendChain | undefined;
   /** Set when the producer has been answered already (its timeout passed); still queued, it is left out. */
   cancelled: boolean;
   resolve(result: AppendResult): void;
@@ -132,6 +149,7 @@ export function formGroup(
       begun.add(partition);
       partition.begin();
     }
+    if (append.leastOffset !== undefined && append.leastOffset > partition.end) partition.end = append.leastOffset;
     const offset = partition.end;
     batchHeader.assignOffset(batch, 0, offset, epoch);
     if (append.appendTime) batchHeader.stampAppendTime(batch, 0, BigInt(now));
@@ -182,9 +200,10 @@ export function formGroup(
  */
 export function carriedStatements(group: Group): string {
   const rows = new Map<CarriedStatement, Map<string, string>>();
-  for (const { append } of group.accepted) {
+  for (const { append, baseOffset } of group.accepted) {
     if (!append.carried) continue;
-    const { statement, key, row } = append.carried;
+    const { carried } = append;
+    const { statement, key, row } = typeof carried === 'function' ? carried(baseOffset) : carried;
     let ofStatement = rows.get(statement);
     if (!ofStatement) {
       ofStatement = new Map();

@@ -34,6 +34,12 @@ export interface TermOptions {
   readonly patienceMs: number;
   /** Backends of this process's own earlier term: ended first, so that what they were committing is settled. */
   readonly formerBackends: readonly number[];
+  /**
+   * Of this process: the epoch of its last term, and those it has tried to begin since; kept up here. Where there are any
+   * and the last term was none of them, another process has led meanwhile, or the database was set back, and what this one
+   * holds in memory is no longer the log's.
+   */
+  readonly ownEpochs: Set<number>;
   /** Aborted: nobody wants the lead any more, and the lock is waited for no longer. */
   readonly signal: AbortSignal;
   /** Called once when the term's connection breaks. */
@@ -73,22 +79,25 @@ export async function beginTerm(options: TermOptions): Promise<Term> {
     await takeLivenessLock(connection, options.patienceMs);
     await connection.query('BEGIN');
     await connection.query('SELECT pg_advisory_xact_lock($1)', [fenceLock]);
-    const { rows } = await connection.query<{ epoch: number; floor: string }>(
+    const { rows } = await connection.query<{ epoch: number; former: number | null; floor: string }>(
       `INSERT INTO kafka.brokers AS b (broker_id, epoch, advertised)
        VALUES ($1, nextval('kafka.broker_epochs'), $2)
        ON CONFLICT (broker_id) DO UPDATE
          SET epoch = excluded.epoch, advertised = excluded.advertised, started_at = now()
-       RETURNING epoch, (SELECT coalesce(max(global_offset_next), 0) FROM kafka.brokers)::text AS floor`,
+       RETURNING epoch, (SELECT max(epoch) FROM kafka.brokers) AS former,
+         (SELECT coalesce(max(global_offset_next), 0) FROM kafka.brokers)::text AS floor`,
       [options.brokerId, options.advertised],
     );
+    const row = rows[0]!;
+    const { ownEpochs } = options;
+    if (ownEpochs.size > 0 && !ownEpochs.has(row.former!)) throw ledByAnother();
+    ownEpochs.add(row.epoch); // before COMMIT, whose answer may be lost
     // The fence knows a broker by its id: one with another id that led before is over too.
-    await connection.query('UPDATE kafka.brokers SET epoch = $2 WHERE broker_id <> $1', [
-      options.brokerId,
-      rows[0]!.epoch,
-    ]);
+    await connection.query('UPDATE kafka.brokers SET epoch = $2 WHERE broker_id <> $1', [options.brokerId, row.epoch]);
     await connection.query('COMMIT');
     begun = true;
-    const row = rows[0]!;
+    ownEpochs.clear();
+    ownEpochs.add(row.epoch);
     return { epoch: row.epoch, globalOffsetFloor: BigInt(row.floor), connection };
   } catch (error) {
     await connection.end().catch(() => {});
@@ -97,6 +106,13 @@ export async function beginTerm(options: TermOptions): Promise<Term> {
     options.signal.removeEventListener('abort', giveUp);
   }
 }
+
+const ledByAnother = (): OperationalError =>
+  new OperationalError('another Millrace broker has led this database since this one did', {
+    code: 'BROKER_RUNNING',
+    retriable: false,
+    hint: 'start this one again: it then reads the log’s ends anew',
+  });
 
 async function takeLivenessLock(connection: pg.Client, patienceMs: number): Promise<void> {
   try {

@@ -9,7 +9,15 @@ import { ErrorCode } from '../protocol/errors.ts';
 import { backoff } from '../runtime/backoff.ts';
 import type { BufferPool } from '../runtime/buffer-pool.ts';
 import { StoppedWhileStarting } from '../runtime/lifecycle.ts';
-import { type Append, type AppendChain, type AppendResult, type CarriedRow, snapshotStatement } from './group.ts';
+import {
+  type Append,
+  type AppendChain,
+  type AppendOptions,
+  type AppendResult,
+  type PendingAppend,
+  refused,
+  snapshotStatement,
+} from './group.ts';
 import { Writer, type WriterContext } from './group-commit.ts';
 import { beginTerm, type Term } from './leadership.ts';
 import { PartitionLog } from './partition-log.ts';
@@ -68,6 +76,7 @@ export class Log {
   #beginning: Promise<void> | undefined;
   /** The ends were read back at start; partitions in memory are ahead of that from then on. */
   #loaded = false;
+  readonly #ownEpochs = new Set<number>();
   readonly #stop = new AbortController();
   #unflushed = new Set<PartitionLog>();
   #flushing = false;
@@ -105,6 +114,7 @@ export class Log {
     this.#writer = new Writer(context);
     options.topics.onChange(change => {
       if (change.kind === 'deleted') this.#forget(change.topic);
+      if (change.kind === 'created' && change.starts) this.#begin(change.topic, change.starts);
     });
   }
 
@@ -165,7 +175,8 @@ export class Log {
 
   /**
    * Queues a validated batch. `acks` is the producer's: 0, 1 or -1. The result comes after COMMIT; a `carried` row is then
-   * committed too. Once an append of a `chain` has failed, all that come after it fail.
+   * committed too. Once an append of a `chain` has failed, all that come after it fail. What stands before the partition
+   * (AppendGate) has it first; a topic whose primary is elsewhere takes nothing without.
    */
   append(
     topic: Topic,
@@ -173,40 +184,59 @@ export class Log {
     batch: Buffer,
     acks: number,
     appendTime: boolean,
-    carried?: CarriedRow,
-    chain?: AppendChain,
+    options: AppendOptions = {},
   ): PendingAppend {
+    // Looked at when it is to be appended: what is held meanwhile may belong elsewhere then.
+    const toLog = (): PendingAppend =>
+      topic.primaryMirror === null
+        ? this.appendHere(topic, partition, batch, acks, appendTime, options)
+        : answered(refused(ErrorCode.NOT_LEADER_OR_FOLLOWER), options.chain);
+    const { gate } = partition;
+    return gate === undefined ? toLog() : gate.append(batch, acks, options.carried !== undefined, toLog);
+  }
+
+  /** As `append`, past what stands before the partition. */
+  appendHere(
+    topic: Topic,
+    partition: PartitionLog,
+    batch: Buffer,
+    acks: number,
+    appendTime: boolean,
+    options: AppendOptions = {},
+  ): PendingAppend {
+    const { chain } = options;
     let answer!: (result: AppendResult) => void;
     const result = new Promise<AppendResult>(resolve => {
       answer = resolve;
     });
     let settled = false;
     let onSettled: (() => void) | undefined;
+    partition.appendBegun();
     const resolve = (outcome: AppendResult) => {
       settled = true;
+      partition.appendEnded();
       if (chain && outcome.error !== ErrorCode.NONE) chain.broken = true;
       answer(outcome);
       onSettled?.();
     };
     const synchronous = acks === -1 || this.#options.synchronousAcksOne;
     const append: Append = {
+      ...options,
       topic,
       partition,
       batch,
       synchronous,
       appendTime,
-      carried,
-      chain,
       cancelled: false,
       resolve,
     };
-    if (this.#stopping) resolve({ error: ErrorCode.NOT_LEADER_OR_FOLLOWER, baseOffset: -1n, logAppendTime: -1n });
+    if (this.#stopping) resolve(refused(ErrorCode.NOT_LEADER_OR_FOLLOWER));
     else this.#writer.append(append);
     return {
       result,
       expire: error => {
         this.#writer.cancel(append);
-        answer({ error, baseOffset: -1n, logAppendTime: -1n });
+        answer(refused(error));
         return settled
           ? Promise.resolve()
           : new Promise(done => {
@@ -267,6 +297,11 @@ export class Log {
     );
   }
 
+  /** Resolves when it is known which producers wrote to the partition, and how far each has come. */
+  open(partition: PartitionLog): Promise<void> {
+    return partition.open(() => this.#loadProducers(partition));
+  }
+
   /** DeleteRecords: what lies before `offset` is gone for readers now, and with its segment later. */
   async trim(partition: PartitionLog, offset: bigint): Promise<void> {
     await inTransaction(this.#options.pool, async client => {
@@ -316,6 +351,13 @@ export class Log {
 
   *openedPartitions(): Iterable<PartitionLog> {
     for (const partitions of this.#partitions.values()) for (const p of partitions) if (p?.opened) yield p;
+  }
+
+  #begin(topic: Topic, starts: readonly bigint[]): void {
+    this.#partitions.set(
+      topic.id,
+      starts.map((start, id) => new PartitionLog(topic.id, id, start, start)),
+    );
   }
 
   #forget(topic: Topic): void {
@@ -421,6 +463,7 @@ export class Log {
       advertised,
       patienceMs,
       formerBackends,
+      ownEpochs: this.#ownEpochs,
       signal: this.#stop.signal,
       onLost: error => {
         if (this.#term === term) this.#lost(error.message);
@@ -428,6 +471,8 @@ export class Log {
     });
     try {
       if (!this.#loaded) {
+        // What a process before, killed, was still committing until the term began is in them now.
+        await topics.reread();
         await this.segments.load();
         await this.#loadEnds(term, [...topics.all()]);
         this.#loaded = true;
@@ -549,11 +594,8 @@ interface EndRow {
   next_global_offset: bigint;
 }
 
-export interface PendingAppend {
-  readonly result: Promise<AppendResult>;
-  /**
-   * Answers with `error` now; a batch that no commit has taken yet is left out of the log. Resolves when the batch's
-   * bytes are needed no more.
-   */
-  expire(error: number): Promise<void>;
+/** What is refused before the log has it. */
+export function answered(result: AppendResult, chain?: AppendChain): PendingAppend {
+  if (chain) chain.broken = true;
+  return { result: Promise.resolve(result), expire: async () => {} };
 }

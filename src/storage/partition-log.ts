@@ -1,7 +1,16 @@
 // What the leader knows of one partition. What readers go by changes only after a COMMIT.
+import type { PendingAppend } from './group.ts';
 import { Producers } from './producers.ts';
 import type { Located } from './segments.ts';
 import { Tail } from './tail-cache.ts';
+
+/** What stands before a partition's log, where something does: every append comes to it first. */
+export interface AppendGate {
+  /** Who has put it there. */
+  readonly owner?: string;
+  /** `toLog` appends the batch here. `carries`: a row commits with it, so it is no producer's. */
+  append(batch: Buffer, acks: number, carries: boolean, toLog: () => PendingAppend): PendingAppend;
+}
 
 export class PartitionLog {
   readonly topicId: number;
@@ -30,6 +39,12 @@ export class PartitionLog {
   /** Woken when the high watermark or the log start moves, or the partition goes. */
   readonly waiters = new Set<() => void>();
   deleted = false;
+  gate: AppendGate | undefined;
+  /** Consumers are told to look for another leader. */
+  refusesReads = false;
+  /** Appends that have no answer yet. */
+  #pending = 0;
+  #whenSettled: (() => void)[] = [];
   #opening: Promise<void> | undefined;
   #opened = false;
 
@@ -58,6 +73,20 @@ export class PartitionLog {
       },
     );
     return this.#opening;
+  }
+
+  appendBegun(): void {
+    this.#pending++;
+  }
+
+  appendEnded(): void {
+    this.#pending--;
+    if (this.#pending === 0 && this.#whenSettled.length > 0) for (const wake of this.#whenSettled.splice(0)) wake();
+  }
+
+  /** Resolves when every append that the log was given has its answer. */
+  async settled(): Promise<void> {
+    while (this.#pending > 0) await new Promise<void>(resolve => this.#whenSettled.push(resolve));
   }
 
   /** The groups in flight that append to this partition. */

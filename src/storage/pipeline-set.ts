@@ -2,6 +2,7 @@
 // leads; a part of the server that starts after the log and stops before it. What is done to one of them is done in turn.
 import type { Logger } from 'pino';
 import type { Pool } from '../postgres/pool.ts';
+import type { GivenDefinitions } from '../runtime/definition.ts';
 import { OperationalError } from '../runtime/errors.ts';
 import { type Defined, define, refusing } from './pipeline-definition.ts';
 import { PipelineTurns } from './pipeline-turns.ts';
@@ -11,10 +12,8 @@ import { WriteLane } from './write-lane.ts';
 
 export interface PipelineSetOptions {
   readonly context: { readonly pool: Pool; readonly term: () => Term; readonly logger: Logger };
-  /** By name, as millrace.yaml has them. */
-  readonly definitions: Readonly<Record<string, unknown>>;
-  /** The millrace.yaml they are in. */
-  readonly file: string | undefined;
+  /** What was given at the start. */
+  readonly definitions: GivenDefinitions;
 }
 
 /** One that is at work. */
@@ -36,7 +35,7 @@ export interface PipelineFeature<D, R, S, T extends Registered> {
   /** Their rows, with columns name and paused. */
   readonly table: string;
   /** Throws an OperationalError for what cannot be understood, or must not be here. */
-  read(name: string, written: unknown, file: string | undefined): D;
+  read(name: string, written: unknown, where: string | undefined): D;
   /** What two of them must not have both. */
   shared?(one: D, other: D): string | undefined;
   /** Makes its row where there is none. Undefined where that takes a definition, and there is none. */
@@ -54,6 +53,7 @@ export interface Registered {
   readonly paused: boolean;
 }
 
+/** file: given at the start, by the file or a flag. */
 export type Origin = 'file' | 'http';
 export type Listed<S> = S & { readonly origin: Origin };
 /** definition: as it was written; secrets are references. */
@@ -61,7 +61,8 @@ export type Described<S> = Listed<S> & { readonly definition: unknown };
 
 interface Entry<D, R, T> extends Defined<D> {
   readonly name: string;
-  readonly origin: Origin;
+  /** The file or flag that gave it; undefined for one made over HTTP. */
+  readonly where: string | undefined;
   readonly written: unknown;
   registered: T | undefined;
   paused: boolean;
@@ -84,18 +85,18 @@ export class PipelineSet<D, R extends Running<S>, S extends PipelineState, T ext
   readonly #pipelines: Pipelines;
   readonly #turns = new PipelineTurns();
 
-  /** Throws an OperationalError for a definition of the file that cannot be understood. */
+  /** Throws an OperationalError for a definition of the start that cannot be understood. */
   constructor(options: PipelineSetOptions, feature: PipelineFeature<D, R, S, T>) {
     this.#options = options;
     this.#feature = feature;
-    const { context, definitions, file } = options;
+    const { context, definitions } = options;
     this.lane = new WriteLane(context.pool, context.term);
     this.#pipelines = new Pipelines(feature.kind, context.pool, context.term);
-    for (const [name, written] of Object.entries(definitions)) {
-      const definition = feature.read(name, written, file);
+    for (const [name, { written, where }] of Object.entries(definitions)) {
+      const definition = feature.read(name, written, where);
       const clash = this.#clash(name, definition);
       if (clash) throw clash;
-      this.#add(name, 'file', written, definition);
+      this.#add(name, where, written, definition);
     }
   }
 
@@ -107,7 +108,7 @@ export class PipelineSet<D, R extends Running<S>, S extends PipelineState, T ext
       if (this.#entries.has(name)) {
         logger.warn({ [kind]: name }, `the ${kind} of the file hides one of the same name that was made over HTTP`);
       } else {
-        this.#define(this.#add(name, 'http', written, undefined));
+        this.#define(this.#add(name, undefined, written, undefined));
       }
     }
     for (const entry of this.#entries.values()) await this.#begin(entry);
@@ -133,7 +134,7 @@ export class PipelineSet<D, R extends Running<S>, S extends PipelineState, T ext
       const definition = refusing(() => this.#feature.read(name, written, undefined));
       const clash = this.#clash(name, definition);
       if (clash) throw new PipelineError('exists', clash.message, clash.hint);
-      const entry = this.#add(name, 'http', written, definition);
+      const entry = this.#add(name, undefined, written, definition);
       try {
         await this.#pipelines.add(name, written);
       } catch (error) {
@@ -149,9 +150,9 @@ export class PipelineSet<D, R extends Running<S>, S extends PipelineState, T ext
   async delete(name: string): Promise<Record<string, never>> {
     return this.#turns.take(name, async () => {
       const entry = this.#known(name);
-      if (entry.origin === 'file') {
+      if (entry.where !== undefined) {
         const hint = 'take it out of there and restart Millrace';
-        throw new PipelineError('file', `${this.#feature.kind} ${name} is in ${this.#options.file}`, hint);
+        throw new PipelineError('file', `${this.#feature.kind} ${name} is in ${entry.where}`, hint);
       }
       await entry.running?.stop();
       await this.#feature.forget(this.lane, name, entry.definition);
@@ -226,9 +227,9 @@ export class PipelineSet<D, R extends Running<S>, S extends PipelineState, T ext
     });
   }
 
-  #add(name: string, origin: Origin, written: unknown, definition: D | undefined): Entry<D, R, T> {
+  #add(name: string, where: string | undefined, written: unknown, definition: D | undefined): Entry<D, R, T> {
     const none = { registered: undefined, paused: false, running: undefined, broken: undefined };
-    const entry: Entry<D, R, T> = { name, origin, written, definition, ...none };
+    const entry: Entry<D, R, T> = { name, where, written, definition, ...none };
     this.#entries.set(name, entry);
     return entry;
   }
@@ -248,12 +249,12 @@ export class PipelineSet<D, R extends Running<S>, S extends PipelineState, T ext
   }
 
   #define(entry: Entry<D, R, T>): D | undefined {
-    const { context, file } = this.#options;
+    const { context } = this.#options;
     const { kind } = this.#feature;
-    const { name, origin, written } = entry;
+    const { name, where, written } = entry;
     return define(
       entry,
-      () => this.#feature.read(name, written, origin === 'file' ? file : undefined),
+      () => this.#feature.read(name, written, where),
       ({ message: reason, hint }) => context.logger.error({ [kind]: name, reason, hint }, `${nouns[kind]} has failed`),
     );
   }
@@ -284,8 +285,9 @@ export class PipelineSet<D, R extends Running<S>, S extends PipelineState, T ext
     return entry;
   }
 
-  #statusOf({ name, origin, running, definition, paused, broken }: Entry<D, R, T>): Listed<S> {
+  #statusOf({ name, where, running, definition, paused, broken }: Entry<D, R, T>): Listed<S> {
     const status = running?.status() ?? this.#feature.idle(name, definition);
+    const origin = where === undefined ? 'http' : 'file';
     if (broken !== undefined) return { ...status, origin, state: 'failed', reason: broken.message, hint: broken.hint };
     return { ...status, origin, ...(paused ? { state: 'paused', reason: undefined, hint: undefined } : {}) };
   }

@@ -10,11 +10,11 @@ const patient = { maxBytes: 4 * MiB, patienceMs: 60_000 };
 const partition = () => new PartitionLog(1, 0, 0n, 1000n);
 
 /** Rows of ten offsets each that tell whether they have been let go. */
-function rowsFrom(offset: bigint, count = 1): StoredRows & { released: number } {
+function rowsFrom(offset: bigint, count = 1, bytes = 0): StoredRows & { released: number } {
   const stored = {
     rows: Array.from({ length: count }, (_, i) => {
       const baseOffset = offset + 10n * BigInt(i);
-      return { baseOffset, lastOffset: baseOffset + 9n, records: Buffer.alloc(0) };
+      return { baseOffset, lastOffset: baseOffset + 9n, records: Buffer.alloc(bytes) };
     }),
     released: 0,
     release() {
@@ -64,6 +64,25 @@ test('memory is used again when the stretch has made room for others and the las
   assert.equal(stored.released, 0, 'somebody is still being sent them');
   second!.release();
   await eventually(() => stored.released === 1);
+});
+
+test('rows larger than what was asked for count as what they are', async () => {
+  const ahead = new ReadAhead(patient);
+  const large = partition();
+  ahead.begin(large, 0n, 65_536, async () => rowsFrom(0n, 2, 3 * MiB));
+  const taken = await ahead.take(large, 0n);
+  assert.equal(ahead.bytes, 6 * MiB);
+  let reads = 0;
+  const begin = () =>
+    ahead.begin(partition(), 0n, 65_536, async () => {
+      reads++;
+      return rowsFrom(0n);
+    });
+  begin();
+  assert.deepEqual([reads, ahead.bytes], [1, 65_536], 'what was used has made room');
+  taken!.release();
+  ahead.clear();
+  assert.equal(ahead.bytes, 0);
 });
 
 test('no more is read ahead than may be kept, at most a megabyte at once, and many small reads count for more', () => {

@@ -11,7 +11,8 @@ interface Stretch {
   readonly offset: bigint;
   /** Past its last row; known when it has come. */
   next: bigint | undefined;
-  readonly bytes: number;
+  /** What was asked for, or what came where that is more: the last row may be a large one. */
+  bytes: number;
   readonly rows: Promise<StoredRows | undefined>;
   /** When it is given up, ms of performance.now(). */
   until: number;
@@ -91,8 +92,13 @@ export class ReadAhead {
       kept: true,
     };
     void stretch.rows.then(stored => {
-      if (stored) stretch.next = stored.rows.at(-1)!.lastOffset + 1n;
-      else this.#letGo(stretch);
+      if (stored === undefined) return this.#letGo(stretch);
+      stretch.next = stored.rows.at(-1)!.lastOffset + 1n;
+      if (!stretch.kept) return;
+      const came = stored.rows.reduce((sum, { records }) => sum + records.length, 0);
+      const more = Math.max(0, came - stretch.bytes);
+      stretch.bytes += more;
+      this.#bytes += more;
     });
     this.#stretches.add(stretch);
     this.#bytes += bytes;

@@ -5,7 +5,14 @@ import { segmentRules } from './segment-rules.ts';
 import { serverDefaults } from './server-defaults.ts';
 import type { Topic, TopicConfig } from './topics.ts';
 
-const topic = (config: TopicConfig = {}): Topic => ({ id: 1, uuid: '', name: 'a', partitionCount: 1, config });
+const topic = (config: TopicConfig = {}): Topic => ({
+  id: 1,
+  uuid: '',
+  name: 'a',
+  partitionCount: 1,
+  primaryMirror: null,
+  config,
+});
 const at = (time: string) => Date.parse(`2026-03-04T${time}Z`);
 const closes = (settings: Parameters<typeof settingsWith>[0], config: TopicConfig, time: string) =>
   new Date(

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
 import { createDatabase, type TestDatabase } from '../../test/database.ts';
+import { eventually, openLog } from '../../test/open-log.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import { type TopicChange, TopicError, Topics } from './topics.ts';
 
@@ -145,12 +146,37 @@ test('a broker whose term is over changes nothing', async () => {
   await assert.rejects(topics.create(plain('late')), code(ErrorCode.NOT_CONTROLLER));
   await assert.rejects(topics.addPartitions(topic, 9), code(ErrorCode.NOT_CONTROLLER));
   await assert.rejects(topics.delete(topic), code(ErrorCode.NOT_CONTROLLER));
+  await assert.rejects(topics.setPrimary(topic, null), code(ErrorCode.NOT_CONTROLLER));
   assert.deepEqual(
     [...(await Topics.load(database.pool)).all()].map(({ name }) => name),
     ['led'],
   );
   assert.equal(topics.get('late'), undefined);
   assert.equal(topic.partitionCount, 1);
+});
+
+test('what a process that was killed is still committing is known when the term has begun', async t => {
+  const { pool } = database;
+  const before = await openLog(database);
+  const topic = await before.createTopic('moving');
+  const { epoch } = before.log;
+  await before.log.stop();
+  const killed = await pool.connect();
+  t.after(() => killed.release(true));
+  const mirror = await pool.query(`INSERT INTO kafka.mirrors (name) VALUES ('killed') RETURNING mirror_id AS id`);
+  await killed.query('BEGIN');
+  await killed.query('SELECT kafka.fence(1, $1)', [epoch]);
+  await killed.query('UPDATE kafka.topics SET primary_mirror = $1', [mirror.rows[0].id]);
+  const starting = openLog(database);
+  await eventually(async () => {
+    const waits = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'millrace leader'
+      AND wait_event_type = 'Lock'`;
+    return (await pool.query(waits)).rowCount === 1;
+  });
+  await killed.query('COMMIT');
+  const after = await starting;
+  t.after(() => after.log.stop());
+  assert.equal(after.topics.byId(topic.id)!.primaryMirror, mirror.rows[0].id);
 });
 
 test('a commit that Postgres refuses changes nothing, and the next change works', async () => {

@@ -19,17 +19,23 @@ export interface Topic {
   readonly partitionCount: number;
   /** Overrides only. Another object after every change, so that what is derived from it can be kept beside it. */
   readonly config: TopicConfig;
+  /** The mirror through whose target the topic is written to; null where it is written to here. */
+  readonly primaryMirror: number | null;
 }
 
 export interface NewTopic {
   readonly name: string;
   readonly partitionCount: number;
   readonly config: TopicConfig;
+  /** Where each partition begins; all at 0 where it is not said. */
+  readonly starts?: readonly bigint[];
 }
 
 export interface TopicChange {
   readonly kind: 'created' | 'deleted' | 'altered';
   readonly topic: Topic;
+  /** As NewTopic has it. */
+  readonly starts?: readonly bigint[] | undefined;
 }
 
 /** An outcome that the protocol has a code for; everything else that is thrown is a failure of the database. */
@@ -49,11 +55,12 @@ export interface Term {
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
-type TopicRow = { id: number; uuid: string; name: string; partitionCount: number; config: Record<string, string> };
+type TopicRow = Mutable<Topic>;
 
 /** The SQLSTATE of kafka.fence. */
 export const fencedState = 'KF001';
-const columns = 'topic_id AS id, topic_uuid AS uuid, name, partition_count AS "partitionCount", config';
+const columns =
+  'topic_id AS id, topic_uuid AS uuid, name, partition_count AS "partitionCount", config, primary_mirror AS "primaryMirror"';
 
 export class Topics {
   readonly sizes: TopicSizes;
@@ -75,9 +82,18 @@ export class Topics {
   /** With `term`, a process whose term is over can no longer change topics. */
   static async load(pool: Pool, term?: () => Term): Promise<Topics> {
     const topics = new Topics(pool, term);
-    const { rows } = await pool.query<TopicRow>(`SELECT ${columns} FROM kafka.topics ORDER BY topic_id`);
-    for (const row of rows) topics.#add(row);
+    await topics.reread();
     return topics;
+  }
+
+  /** Makes the map agree with the database. Nothing may be changing. */
+  async reread(): Promise<void> {
+    const { rows } = await this.#lane.run(client =>
+      client.query<TopicRow>(`SELECT ${columns} FROM kafka.topics ORDER BY topic_id`),
+    );
+    const ids = new Set(rows.map(({ id }) => id));
+    for (const topic of [...this.#byId.values()]) if (!ids.has(topic.id)) this.#gone(topic);
+    for (const row of rows) this.#take(row);
   }
 
   get(name: string): Topic | undefined {
@@ -120,7 +136,7 @@ export class Topics {
     }
   }
 
-  create({ name, partitionCount, config }: NewTopic): Promise<Topic> {
+  create({ name, partitionCount, config, starts }: NewTopic): Promise<Topic> {
     return this.#change(name, async () => {
       this.checkName(name);
       const row = await this.#lane.transaction(async client => {
@@ -130,7 +146,7 @@ export class Topics {
           [newTopicUuid(), name, partitionCount, config],
         );
         const created = rows[0];
-        if (created !== undefined) await insertPartitions(client, created.id, 0, partitionCount);
+        if (created !== undefined) await insertPartitions(client, created.id, 0, partitionCount, starts);
         return created;
       });
       if (row === undefined) {
@@ -138,7 +154,7 @@ export class Topics {
         throw new TopicError(ErrorCode.TOPIC_ALREADY_EXISTS, `topic ${name} already exists`);
       }
       const topic = this.#add(row);
-      this.#tell({ kind: 'created', topic });
+      this.#tell({ kind: 'created', topic, starts });
       return topic;
     });
   }
@@ -152,8 +168,7 @@ export class Topics {
         await client.query('DELETE FROM kafka.topics WHERE topic_id = $1', [topic.id]);
         await client.query(`UPDATE kafka.segments SET state = 'dropping' WHERE topic_id = $1`, [topic.id]);
       });
-      this.#remove(topic);
-      this.#tell({ kind: 'deleted', topic });
+      this.#gone(topic);
     });
   }
 
@@ -183,6 +198,26 @@ export class Topics {
     });
   }
 
+  /** Who takes what is produced to it: a mirror's target, or (null) this log. Appends are held off meanwhile (AppendGate). */
+  setPrimary(topic: Topic, mirrorId: number | null): Promise<void> {
+    return this.#change(topic.name, async () => {
+      const living = this.#living(topic);
+      await this.#lane.transaction(client =>
+        client.query('UPDATE kafka.topics SET primary_mirror = $2 WHERE topic_id = $1', [topic.id, mirrorId]),
+      );
+      living.primaryMirror = mirrorId;
+      this.#tell({ kind: 'altered', topic });
+    });
+  }
+
+  /**
+   * Resolves when the topic here is what has committed, also where the answer to a change of it was lost. Rejects while
+   * that cannot be asked.
+   */
+  settled(topic: Topic): Promise<void> {
+    return this.#change(topic.name, async () => {});
+  }
+
   #change<T>(name: string, work: () => Promise<T>): Promise<T> {
     const turn = this.#last.then(async () => {
       for (const doubtful of [...this.#doubtful]) await this.#resync(doubtful);
@@ -205,20 +240,41 @@ export class Topics {
     const { rows } = await this.#lane.run(client =>
       client.query<TopicRow>(`SELECT ${columns} FROM kafka.topics WHERE name = $1`, [name]),
     );
-    this.#doubtful.delete(name);
     const row = rows[0];
+    const starts = row && (await this.#startsOf(row.id));
+    this.#doubtful.delete(name);
     const known = this.#byName.get(name);
-    if (known !== undefined && row?.id === known.id) {
+    if (row !== undefined) this.#take(row, starts);
+    else if (known !== undefined) this.#gone(known);
+  }
+
+  /** As it is in the database. */
+  #take(row: TopicRow, starts?: readonly bigint[]): void {
+    const known = this.#byName.get(row.name);
+    if (known?.id === row.id) {
       known.partitionCount = row.partitionCount;
       known.config = Object.freeze(row.config);
+      known.primaryMirror = row.primaryMirror;
       this.#tell({ kind: 'altered', topic: known });
       return;
     }
-    if (known !== undefined) {
-      this.#remove(known);
-      this.#tell({ kind: 'deleted', topic: known });
-    }
-    if (row !== undefined) this.#tell({ kind: 'created', topic: this.#add(row) });
+    if (known !== undefined) this.#gone(known);
+    this.#tell({ kind: 'created', topic: this.#add(row), starts });
+  }
+
+  #gone(topic: Topic): void {
+    this.#remove(topic);
+    this.#tell({ kind: 'deleted', topic });
+  }
+
+  async #startsOf(topicId: number): Promise<bigint[]> {
+    const { rows } = await this.#lane.run(client =>
+      client.query<{ start: bigint }>(
+        'SELECT log_start_offset AS start FROM kafka.partitions WHERE topic_id = $1 ORDER BY partition_id',
+        [topicId],
+      ),
+    );
+    return rows.map(({ start }) => start);
   }
 
   #living(topic: Topic): Mutable<Topic> {
@@ -260,10 +316,18 @@ export function checkPartitionIncrease(topic: Topic, newCount: number): void {
   );
 }
 
-async function insertPartitions(client: pg.PoolClient, topicId: number, from: number, to: number): Promise<void> {
+async function insertPartitions(
+  client: pg.PoolClient,
+  topicId: number,
+  from: number,
+  to: number,
+  starts: readonly bigint[] = [],
+): Promise<void> {
   await client.query(
-    'INSERT INTO kafka.partitions (topic_id, partition_id) SELECT $1, generate_series($2::int, $3::int - 1)',
-    [topicId, from, to],
+    `INSERT INTO kafka.partitions (topic_id, partition_id, log_start_offset, next_offset_floor)
+     SELECT $1, id, coalesce(start, 0), coalesce(start, 0)
+     FROM generate_series($2::int, $3::int - 1) id LEFT JOIN unnest($4::bigint[]) WITH ORDINALITY AS s (start, n) ON n = id + 1`,
+    [topicId, from, to, starts],
   );
 }
 

@@ -45,10 +45,9 @@ export class WriteLane {
 
   transaction<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
     return this.run(async client => {
-      await client.query('BEGIN');
+      const { term } = this;
       try {
-        const term = this.term;
-        if (term) await client.query('SELECT kafka.fence($1, $2)', [term.brokerId, term.epoch]);
+        await client.query(term ? `BEGIN; SELECT kafka.fence(${term.brokerId}, ${term.epoch})` : 'BEGIN');
         const result = await work(client);
         await client.query('COMMIT');
         return result;

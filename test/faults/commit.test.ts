@@ -185,21 +185,30 @@ test('a second broker on the same database is refused with a sentence, and the f
   assert.equal((await produce(client, 'defended', 0, batchOf('mine'))).errorCode, ErrorCode.NONE);
 });
 
-test('an append under an epoch that is over changes nothing', async () => {
-  const client = await connect();
-  await createTopic(client, 'fenced');
-  await produce(client, 'fenced', 0, batchOf('before'));
-  await sql.query(`UPDATE kafka.brokers SET epoch = nextval('kafka.broker_epochs')`);
-  const refused = await produce(client, 'fenced', 0, batchOf('stale'));
-  assert.deepEqual([refused.errorCode, refused.baseOffset], [ErrorCode.NOT_LEADER_OR_FOLLOWER, -1n]);
-  // Nobody else leads, so the broker begins a term of its own and goes on.
-  const after = await produce(client, 'fenced', 0, batchOf('after'));
-  assert.deepEqual([after.errorCode, after.baseOffset], [ErrorCode.NONE, 1n]);
-  assert.deepEqual(await values(client, 'fenced'), ['before', 'after']);
+test('an append under an epoch that is over changes nothing; the broker ends, for another has led', async () => {
+  const fenced = await TestServer.start({ databaseUrl: await ownDatabase('epoch_over') });
+  const database = await fenced.sql();
+  try {
+    const client = await WireClient.connect(fenced.port);
+    await createTopic(client, 'fenced');
+    await produce(client, 'fenced', 0, batchOf('before'));
+    await database.query(`UPDATE kafka.brokers SET epoch = nextval('kafka.broker_epochs')`);
+    const stale = await produce(client, 'fenced', 0, batchOf('stale')).catch((error: Error) => error);
+    assert.ok(stale instanceof Error || stale.errorCode === ErrorCode.NOT_LEADER_OR_FOLLOWER);
+    assert.equal(await fenced.exitCode, 1);
+    assert.match(fenced.log, /another Millrace broker has led this database/);
+    await fenced.start();
+    const again = await WireClient.connect(fenced.port);
+    assert.equal((await produce(again, 'fenced', 0, batchOf('after'))).baseOffset, 1n);
+    assert.deepEqual(await values(again, 'fenced'), ['before', 'after']);
+  } finally {
+    await database.end();
+    await fenced.remove();
+  }
 });
 
 test('a broker that was asleep while another took over writes nothing when it wakes, and ends', async () => {
-  const sleeper = await TestServer.start({ databaseUrl: await ownDatabase() });
+  const sleeper = await TestServer.start({ databaseUrl: await ownDatabase('taken_over') });
   const asleep = await WireClient.connect(sleeper.port);
   await createTopic(asleep, 'taken-over');
   await produce(asleep, 'taken-over', 0, batchOf('first'));
@@ -227,9 +236,9 @@ test('a broker that was asleep while another took over writes nothing when it wa
 });
 
 /** Another database on the same PostgreSQL. */
-async function ownDatabase(): Promise<string> {
-  await sql.query('CREATE DATABASE taken_over');
+async function ownDatabase(name: string): Promise<string> {
+  await sql.query(`CREATE DATABASE ${name}`);
   const url = new URL(server.databaseUrl);
-  url.pathname = '/taken_over';
+  url.pathname = `/${name}`;
   return url.href;
 }

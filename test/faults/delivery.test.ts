@@ -9,9 +9,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Kafka, logLevel, Partitioners } from 'kafkajs';
 import { createDatabase, type TestDatabase } from '../database.ts';
 import { StreamClient } from '../deliver-rig.ts';
+import { freePort } from '../free-port.ts';
 import { Millrace } from '../millrace.ts';
 import { eventually } from '../open-log.ts';
-import { freePort } from './server.ts';
 
 const subscribers = ['ada', 'bob', 'eve'];
 

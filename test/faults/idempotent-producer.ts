@@ -69,7 +69,7 @@ export class IdempotentProducer {
     let inFlight: Promise<void>[] = [];
     let sent = 0;
     let failure: unknown;
-    for (;;) {
+    while (!this.#abandoned) {
       while (inFlight.length < maxInFlight && failure === undefined) {
         if (sent === this.#unacknowledged.length) {
           if (this.#stopping) break;
@@ -108,7 +108,8 @@ export class IdempotentProducer {
       }
       throw new Error(`${this.#options.name} got ${known.name} for ${batch.ids[0]}`);
     }
-    if (this.#unacknowledged.shift() !== batch) throw new Error('acknowledged out of order');
+    // One before it may have failed and be in the log nevertheless: that goes again.
+    this.#unacknowledged.splice(this.#unacknowledged.indexOf(batch), 1);
     for (const [i, id] of batch.ids.entries()) onAcknowledged({ partition, offset: baseOffset + BigInt(i), id });
   }
 

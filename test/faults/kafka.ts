@@ -105,7 +105,7 @@ export async function readAll(client: WireClient, topic: string, partition: numb
     if (errorOf(answer.errorCode).retriable) continue;
     if (answer.errorCode !== ErrorCode.NONE) throw new Error(errorOf(answer.errorCode).name);
     const found = (await recordsOf(answer.records)).filter(({ offset }) => offset >= next);
-    records.push(...found);
+    for (const each of found) records.push(each); // more than a call takes arguments
     if (found.length > 0) next = found.at(-1)!.offset + 1n;
     if (next >= answer.highWatermark) return records;
   }

@@ -1,18 +1,17 @@
-// Producers write while Millrace, its PostgreSQL and the target of a mirror are killed; then both sides are held against each
-// other: every record of the source is in the target once, at its offset, and nothing else.
+// Producers write and a group reads while Millrace, its PostgreSQL and the target of a mirror are killed; after half of the
+// rounds the group moves to the target. Then both sides are held against each other: every record of the source is in the
+// target once, at its offset, and nothing else; what was acknowledged is there once, and the group has had each record once.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { freePorts, startKafka } from '../../compat/kafka/kafka.ts';
 import { createTopic } from '../../src/client/admin.ts';
 import { compareMirror, type Difference, type ToldPartition, type ToldRange } from '../../src/mirror/compare.ts';
-import { recompress } from '../../src/protocol/compression.ts';
-import { buildBatch } from '../../src/protocol/records.ts';
-import { clusterAt, produce } from '../mirror-rig.ts';
+import { clusterAt } from '../mirror-rig.ts';
+import { digestsOf, GroupReader } from './group-reader.ts';
+import { Acknowledgements, pipelinedWriter } from './load.ts';
+import { writeBatches } from './mirror-load.ts';
+import { type Remote, withMirror } from './mirror-remote.ts';
 import { type Random, randomFrom } from './random.ts';
-import { TestServer } from './server.ts';
+import type { TestServer } from './server.ts';
 import { strikeServer } from './strike.ts';
 
 export interface MirrorRounds {
@@ -22,60 +21,78 @@ export interface MirrorRounds {
   readonly say?: (line: string) => void;
 }
 
-interface Target {
-  readonly address: string;
-  /** kill -9, and started again. */
-  strike(): Promise<void>;
-  remove(): Promise<void>;
+interface Status {
+  readonly state: string;
+  readonly lag: number;
+  readonly partitions: ToldPartition[];
+}
+
+interface GroupPlace {
+  readonly group: string;
+  readonly state: string;
+  readonly partition: number;
+  readonly sourceOffset: number;
 }
 
 const partitions = 3;
+/** Of the idempotent producer, alone; the others are written to by one that is not. */
+const pipelined = 2;
 const topic = 'load';
-const deadlineMs = 120_000;
+const group = 'readers';
+/** What waits for a copy that is behind waits long on a machine that does much else. */
+const deadlineMs = 600_000;
 const faults = ['broker', 'target', 'postgres', 'target', 'backend', 'both', 'stop', 'all'] as const;
 
 /** Returns how many records there were. Throws where the two sides differ. */
-export async function mirrorRounds({ seed, rounds, into, say = () => {} }: MirrorRounds): Promise<bigint> {
-  const random = randomFrom(seed);
-  const directory = mkdtempSync(join(tmpdir(), 'millrace-mirror-rounds-'));
-  const target = await (into === 'kafka' ? kafkaTarget(directory) : millraceTarget());
-  try {
-    const file = join(directory, 'millrace.yaml');
-    writeFileSync(file, `mirror: {copy: {target: {bootstrap: "${target.address}"}, topics: [${topic}]}}\n`);
-    const source = await TestServer.start({ settings: { config: file, 'log.level': 'warn' } });
-    try {
-      return await drill(source, target, random, rounds, say);
-    } finally {
-      await source.remove();
-    }
-  } finally {
-    await target.remove();
-    rmSync(directory, { recursive: true, force: true });
-  }
+export function mirrorRounds({ seed, rounds, into, say = () => {} }: MirrorRounds): Promise<bigint> {
+  const mirror = (address: string) => `copy: {target: {bootstrap: "${address}"}, topics: [${topic}]}`;
+  return withMirror(into, mirror, (source, target) => drill(source, target, randomFrom(seed), rounds, say));
 }
 
 async function drill(
   source: TestServer,
-  target: Target,
+  target: Remote,
   random: Random,
   rounds: number,
   say: (line: string) => void,
 ): Promise<bigint> {
   const here = clusterAt(source.address);
   const there = clusterAt(target.address);
-  let producing = true;
+  const reader = new GroupReader(group, topic, partitions);
+  let working = true;
+  let reading = true;
+  const begun: Promise<void>[] = [];
+  /** It is awaited later, or not at all where something else fails before. */
+  const begin = (work: Promise<void>): Promise<void> => {
+    begun.push(work);
+    work.catch(() => {});
+    return work;
+  };
+  const acknowledged = new Acknowledgements();
+  await createTopic(here, { name: topic, partitionCount: partitions, config: { 'compression.type': 'producer' } });
+  const writer = pipelinedWriter({ port: source.port, topic, partitions, random, acknowledged }, pipelined, [1, 2]);
   try {
-    await createTopic(here, { name: topic, partitionCount: partitions, config: { 'compression.type': 'producer' } });
-    const load = write(here, random, () => producing);
+    const written = begin(writeBatches(here, { topic, partitions: pipelined, codecs: 5, random, goOn: () => working }));
+    const produced = begin(writer.done);
+    let read = begin(reader.read(here, () => reading));
     for (let round = 0; round < rounds; round++) {
       await delay(100 + random.below(900)); // when to kill: nothing is waited for
       const fault = random.pick(faults);
       say(`round ${round}: ${fault}`);
       await strike(source, target, fault, random);
+      if (round !== rounds >> 1) continue;
+      reading = false;
+      await read;
+      await moved(source, reader);
+      say(`the group has had ${count(reader)} records, and goes on in the target`);
+      reading = true;
+      read = begin(reader.read(there, () => reading));
     }
     await delay(200);
-    producing = false;
-    await load;
+    working = false;
+    await written;
+    writer.stop();
+    await produced;
     const { told, ranges } = await settled(source);
     const found: Difference[] = [];
     const onDifference = (difference: Difference): unknown => found.length < 10 && found.push(difference);
@@ -83,35 +100,42 @@ async function drill(
     assert.deepEqual([compared.differences, compared.foreign, found], [0n, 0n, []]);
     for (const { sourceOffset, targetOffset } of ranges) assert.equal(sourceOffset, targetOffset);
     assert.equal(ranges.length, told.length, 'offsets are not the same throughout');
+    const ofWriter = ranges.find(({ partition }) => partition === pipelined)!;
+    assert.equal(ofWriter.records, acknowledged.all.length, 'of the idempotent producer, acknowledged and there');
+    await until(() => BigInt(count(reader)) >= compared.records, 'the group has not had all records');
+    reading = false;
+    await read;
+    for (const { partition, records } of ranges) {
+      assert.deepEqual(reader.processed[partition], await digestsOf(there, topic, partition, BigInt(records)));
+    }
     return compared.records;
   } finally {
-    producing = false;
+    working = false;
+    reading = false;
+    writer.abandon();
     here.close();
     there.close();
+    await Promise.allSettled(begun);
   }
 }
 
-/** What is not acknowledged may be there or not: the topic itself says. */
-async function write(cluster: ReturnType<typeof clusterAt>, random: Random, goOn: () => boolean): Promise<void> {
-  for (let made = 0; goOn(); ) {
-    const records = Array.from({ length: 1 + random.below(50) }, () => {
-      made++;
-      const value =
-        random.below(10) === 0 ? null : Buffer.concat([Buffer.from(`${made} `), random.bytes(random.below(200))]);
-      return { timestamp: BigInt(Date.now()), key: Buffer.from(`k${made % 100}`), value };
-    });
-    const batch = await recompress(buildBatch({ records }), random.below(5), { maxBytes: 2 ** 24 });
-    try {
-      await produce(cluster, topic, random.below(partitions), batch);
-    } catch {
-      await delay(20);
-    }
-  }
+const count = ({ processed }: GroupReader): number => processed.reduce((sum, { length }) => sum + length, 0);
+
+/** Once the target has the offsets of the group, which rests. */
+async function moved(source: TestServer, reader: GroupReader): Promise<void> {
+  await until(async () => {
+    const groups = await ask<GroupPlace[]>(source, '/groups', 'POST');
+    const synced = groups.filter(({ group: id, state }) => id === group && state === 'synced');
+    return reader.processed.every(
+      ({ length }, partition) =>
+        length === 0 || synced.some(place => place.partition === partition && place.sourceOffset === length),
+    );
+  }, 'the offsets of the group did not come to the target');
 }
 
 async function strike(
   source: TestServer,
-  target: Target,
+  target: Remote,
   fault: (typeof faults)[number],
   random: Random,
 ): Promise<void> {
@@ -124,46 +148,29 @@ async function strike(
 
 /** Once everything has been copied. */
 async function settled(source: TestServer): Promise<{ told: ToldPartition[]; ranges: ToldRange[] }> {
-  const ask = async <T>(path: string): Promise<T> =>
-    (await (await fetch(`http://127.0.0.1:${source.httpPort}/api/mirrors/copy${path}`)).json()) as T;
+  const status = await until(async () => {
+    const now = await ask<Status>(source, '');
+    if (now.state === 'failed') throw new assert.AssertionError({ message: JSON.stringify(now) });
+    return now.state === 'running' && now.lag === 0 && now.partitions.length === partitions && now;
+  }, 'never copied');
+  return { told: status.partitions, ranges: await ask<ToldRange[]>(source, '/offsets') };
+}
+
+/** What `condition` gives once it is something. Whatever it throws is of the fault before, but for an assertion. */
+async function until<T>(condition: () => T | false | Promise<T | false>, otherwise: string): Promise<T> {
   for (const deadline = Date.now() + deadlineMs; ; await delay(100)) {
     try {
-      const status = await ask<{ state: string; lag: number; partitions: ToldPartition[] }>('');
-      if (status.state === 'failed') throw new assert.AssertionError({ message: JSON.stringify(status) });
-      if (status.state === 'running' && status.lag === 0 && status.partitions.length === partitions) {
-        return { told: status.partitions, ranges: await ask<ToldRange[]>('/offsets') };
-      }
-      if (Date.now() > deadline)
-        throw new assert.AssertionError({ message: `never copied: ${JSON.stringify(status)}` });
+      const found = await condition();
+      if (found) return found;
     } catch (error) {
       if (error instanceof assert.AssertionError || Date.now() > deadline) throw error;
     }
+    if (Date.now() > deadline) throw new assert.AssertionError({ message: otherwise });
   }
 }
 
-async function millraceTarget(): Promise<Target> {
-  const server = await TestServer.start({ settings: { 'log.level': 'warn' } });
-  return {
-    address: server.address,
-    async strike() {
-      await server.killBroker();
-      await server.start();
-    },
-    remove: () => server.remove(),
-  };
-}
-
-async function kafkaTarget(directory: string): Promise<Target> {
-  const [port] = await freePorts(1);
-  const start = () => startKafka({ port: port!, dataDir: join(directory, 'kafka'), heap: '400M' });
-  let kafka = await start();
-  return {
-    address: kafka.bootstrap,
-    async strike() {
-      process.kill(kafka.pid, 'SIGKILL');
-      await kafka.stop();
-      kafka = await start();
-    },
-    remove: () => kafka.stop(),
-  };
+async function ask<T>(source: TestServer, path: string, method = 'GET'): Promise<T> {
+  const answer = await fetch(`http://127.0.0.1:${source.httpPort}/api/mirrors/copy${path}`, { method });
+  if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
+  return (await answer.json()) as T;
 }

@@ -3,13 +3,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { clusterName, findProcesses, readPostmaster } from '../../src/postgres/embedded-processes.ts';
+import { freePort } from '../free-port.ts';
 import { mainProgram } from '../millrace.ts';
 import type { Random } from './random.ts';
 
@@ -245,15 +245,6 @@ export class ServerEndedError extends Error {
     this.exitCode = exitCode;
     this.killed = exitCode === null;
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 /** As ps shows it; Linux only, elsewhere nothing. */

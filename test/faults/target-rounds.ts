@@ -3,8 +3,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { freePorts, startKafka } from '../../compat/kafka/kafka.ts';
+import { startKafka } from '../../compat/kafka/kafka.ts';
 import { createDatabase } from '../database.ts';
+import { freePort } from '../free-port.ts';
 import { readRemote } from '../read-remote.ts';
 import { captureRounds, type Rounds, type RoundsTarget } from './capture-rounds.ts';
 import { TestServer } from './server.ts';
@@ -41,15 +42,14 @@ export async function roundsIntoMillrace(rounds: RoundsInto): Promise<number> {
 /** As `roundsIntoMillrace`; where there is Java. */
 export async function roundsIntoKafka(rounds: RoundsInto): Promise<number> {
   const dataDir = mkdtempSync(join(tmpdir(), 'millrace-kafka-'));
-  const [port] = await freePorts(1);
-  const start = () => startKafka({ port: port!, dataDir, heap: '400M' });
+  const port = await freePort();
+  const start = () => startKafka({ port, dataDir, heap: '400M' });
   let kafka = await start();
   try {
     const target: RoundsTarget = {
       bootstrap: kafka.bootstrap,
       async strike() {
-        process.kill(kafka.pid, 'SIGKILL');
-        await kafka.stop();
+        await kafka.kill();
         kafka = await start();
       },
       read: topic => readRemote(kafka.bootstrap, topic),

@@ -8,10 +8,10 @@ import { test } from 'node:test';
 import { Kafka, logLevel, Partitioners } from 'kafkajs';
 import { createDatabase } from '../database.ts';
 import { secrets } from '../deliver-rig.ts';
+import { freePort } from '../free-port.ts';
 import { Millrace } from '../millrace.ts';
 import { eventually } from '../open-log.ts';
 import { Receiver, verifies } from '../webhook-receiver.ts';
-import { freePort } from './server.ts';
 
 const subscribers = 40;
 

@@ -3,13 +3,12 @@
 // (KAFKA-18659), and answered with UNSUPPORTED_FOR_MESSAGE_FORMAT.
 // A partition's records are one v2 batch. Its header, its CRC and the lengths of its records are checked; it is rewritten,
 // off the event loop, only where the topic's compression.type asks for another codec than it has.
-// The acknowledgement follows COMMIT. With acks=0 nothing is answered, and an error closes the connection.
+// The acknowledgement follows COMMIT; of a topic whose primary is elsewhere, or that waits for it, the mirror's word (AppendGate). With acks=0 nothing is answered, and an error closes the connection.
 // Differs from Kafka: a transactional batch is refused, since transactions are not served.
 import { ErrorCode, errorOf } from '../../protocol/errors.ts';
 import { Produce } from '../../protocol/messages/00-produce.ts';
 import type { RequestOf, ResponseOf } from '../../protocol/schema.ts';
-import type { AppendResult } from '../../storage/group.ts';
-import type { PendingAppend } from '../../storage/log.ts';
+import type { AppendResult, PendingAppend } from '../../storage/group.ts';
 import type { PartitionLog } from '../../storage/partition-log.ts';
 import { effectiveConfig } from '../../storage/topic-config.ts';
 import type { Topic } from '../../storage/topics.ts';

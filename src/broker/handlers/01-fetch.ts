@@ -2,6 +2,7 @@
 // the request, max bytes over all and per partition, where the first batch always comes (KIP-74). Stored bytes go to
 // the socket as they are. There are no open transactions, so the last stable offset is the high watermark and no
 // transaction is ever reported as aborted.
+// A partition whose primary is elsewhere may refuse with NOT_LEADER_OR_FOLLOWER (mirrors, `reads: redirect`).
 // Differs from Kafka: a batch lies wholly below the high watermark, so the log can be cut only at batches.
 import { ErrorCode } from '../../protocol/errors.ts';
 import { Fetch } from '../../protocol/messages/01-fetch.ts';
@@ -110,6 +111,7 @@ function resolve(request: FetchPartition, { broker }: RequestContext): Wanted {
     const errorCode = byId && !topic ? ErrorCode.UNKNOWN_TOPIC_ID : ErrorCode.UNKNOWN_TOPIC_OR_PARTITION;
     return { request, partition: undefined, errorCode };
   }
+  if (partition.refusesReads) return { request, partition, errorCode: ErrorCode.NOT_LEADER_OR_FOLLOWER };
   return { request, partition, errorCode: leaderEpochProblem(request.currentLeaderEpoch, broker.log.epoch) };
 }
 

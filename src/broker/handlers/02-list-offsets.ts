@@ -1,6 +1,7 @@
 // ListOffsets, versions 1 to 11: latest (-1), earliest (-2), the offset with the newest timestamp (-3, KIP-734), earliest
 // local (-4, the log start: nothing is tiered), latest tiered (-5, none), or the first record of a timestamp or later.
-// There are no open transactions, so read_committed and read_uncommitted agree.
+// There are no open transactions, so read_committed and read_uncommitted agree. A partition whose primary is elsewhere may
+// refuse with NOT_LEADER_OR_FOLLOWER (mirrors, `reads: redirect`).
 import { CompressionError } from '../../protocol/compression.ts';
 import { ErrorCode } from '../../protocol/errors.ts';
 import { ListOffsets } from '../../protocol/messages/02-list-offsets.ts';
@@ -41,6 +42,7 @@ export const listOffsets = handler(
               ? leaderEpochProblem(currentLeaderEpoch, context.broker.log.epoch)
               : ErrorCode.UNKNOWN_TOPIC_OR_PARTITION;
             if (!partition || errorCode !== ErrorCode.NONE) return { partitionIndex, errorCode };
+            if (partition.refusesReads) return { partitionIndex, errorCode: ErrorCode.NOT_LEADER_OR_FOLLOWER };
             if (repeated.has(partitionKey(name, partitionIndex)))
               return { partitionIndex, errorCode: ErrorCode.INVALID_REQUEST };
             if (timestamp < latestTiered) return { partitionIndex, errorCode: ErrorCode.UNSUPPORTED_VERSION };

@@ -67,6 +67,8 @@ export class Hold extends Cursor {
   attempts = 0;
   nextAt = 0;
   parked = false;
+  /** That it is parked for. */
+  #endpoint: Endpoint | undefined;
 
   constructor(main: Cursor, subscriber: string, position: bigint) {
     super(main.lane, main.class, position);
@@ -83,6 +85,19 @@ export class Hold extends Cursor {
     }
     this.scanned = seq - 1n;
     if (this.from > this.scanned) this.from = this.scanned;
+  }
+
+  /** Waits for its endpoint. */
+  park(endpoint: Endpoint, until: number): void {
+    this.#endpoint = endpoint;
+    this.parked = true;
+    this.nextAt = until;
+  }
+
+  /** Where another subscriber's event has found the endpoint blocked again, this need not be read to learn it. */
+  stayParked(now: number): void {
+    const until = this.parked && this.nextAt <= now ? this.#endpoint?.blockedUntil(now) : undefined;
+    if (until !== undefined) this.nextAt = until;
   }
 
   get key(): string {

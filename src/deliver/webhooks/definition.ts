@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { OperationalError } from '../../runtime/errors.ts';
 import { dereference, isReference, type ReferenceSources } from '../../runtime/references.ts';
 import { BadValue, milliseconds } from '../../runtime/setting-types.ts';
-import { keyOf } from './signature.ts';
+import { keyOf, type SigningKey, secretForms } from './signature.ts';
 
 /** ms, or a number with a unit. */
 export const duration = (min: number) =>
@@ -17,6 +17,8 @@ export const duration = (min: number) =>
       return z.NEVER;
     }
   });
+
+export const topicName = z.string().regex(/^[a-zA-Z0-9._-]{1,249}$/, 'a topic’s name');
 
 /** The specification's example: ten attempts over three days. */
 const usualRetries = ['5s', '5m', '30m', '2h', '5h', '10h', '14h', '20h', '24h'];
@@ -42,17 +44,11 @@ export const webhookSchema = z
       })
       .prefault({}),
     contentType: z.string().min(1).default('application/json'),
-    deadLetterTopic: z
-      .string()
-      .regex(/^[a-zA-Z0-9._-]{1,249}$/)
-      .optional(),
+    deadLetterTopic: topicName.optional(),
   })
   .readonly();
 
 export type WebhookSettings = z.infer<typeof webhookSchema>;
-
-export const deadLetterTopicOf = (inbox: string, { deadLetterTopic }: WebhookSettings): string =>
-  deadLetterTopic ?? `${inbox}.dead-letter`;
 
 export function isWebUrl(text: string): boolean {
   if (!URL.canParse(text)) return false;
@@ -61,14 +57,14 @@ export function isWebUrl(text: string): boolean {
 }
 
 /** Throws an OperationalError for a reference that leads nowhere, and for what is no secret. */
-export function readKeys(inbox: string, { secrets }: WebhookSettings, references: ReferenceSources): Buffer[] {
+export function readKeys(inbox: string, { secrets }: WebhookSettings, references: ReferenceSources): SigningKey[] {
   return secrets.map(reference => {
     const where = `deliver.${inbox}.webhook.secrets`;
     const key = keyOf(dereference(reference, where, references));
     if (key !== undefined) return key;
     throw new OperationalError(`${where}: ${reference} holds no secret`, {
       code: 'BAD_SETTING',
-      hint: 'give whsec_ and 16 to 64 bytes in base64: echo whsec_$(openssl rand -base64 32)',
+      hint: `give ${secretForms}: echo whsec_$(openssl rand -base64 32)`,
     });
   });
 }

@@ -22,7 +22,7 @@ import { Leases } from './leases.ts';
 import { Queue, type Verdict } from './queue.ts';
 import type { Outcome, Sender } from './sender.ts';
 import { Settlements } from './settlements.ts';
-import { keyOf } from './signature.ts';
+import { keyOf, type SigningKey } from './signature.ts';
 import { Store, type StoredEvent } from './store.ts';
 
 export interface DispatcherOptions {
@@ -32,7 +32,7 @@ export interface DispatcherOptions {
   readonly settings: WebhookSettings;
   readonly sender: Sender;
   /** Looked up again now and then, so that a file may change. */
-  readonly keys: () => readonly Buffer[];
+  readonly keys: () => readonly SigningKey[];
   /** Requests at once. */
   readonly workers: number;
   readonly leaseMs: number;
@@ -54,6 +54,8 @@ export interface WebhookStatus {
   readonly expired: number;
   readonly unaddressed: number;
   readonly fenced: number;
+  /** Of the inbox's ed25519 keys, for receivers. */
+  readonly publicKeys: readonly string[];
 }
 
 const maxRoom = 256;
@@ -195,6 +197,7 @@ export class Dispatcher {
       open: this.#endpoints.count('open'),
       disabled: this.#endpoints.count('disabled'),
       ...this.#counters,
+      publicKeys: this.#options.keys().flatMap(({ publicKey }) => publicKey ?? []),
     };
   }
 
@@ -256,14 +259,11 @@ export class Dispatcher {
       }
       if (cursor instanceof Hold) {
         cursor.goBack(event.seq);
-        cursor.nextAt = until;
-        cursor.parked = true;
+        cursor.park(endpoint, until);
         return 'remove';
       }
-      if (!endpoint.own) return 'wait';
-      const hold = this.#hold(cursor!, event.subscriber, event.seq - 1n);
-      hold.nextAt = until;
-      hold.parked = true;
+      // Of a common endpoint too: what waits for it must not keep the lane from what is for others.
+      this.#hold(cursor!, event.subscriber, event.seq - 1n).park(endpoint, until);
       return 'remove';
     }
     return endpoint.active >= this.#options.settings.concurrency ? 'wait' : 'start';
@@ -513,6 +513,7 @@ export class Dispatcher {
       if (lane.draining) continue;
       for (const hold of lane.holds.values()) {
         if (hold.pending.size > 0) continue;
+        hold.stayParked(now);
         if (hold.nextAt > now) wait(hold.nextAt);
         else if (holds.length < holdsAtOnce && this.#queued < classes * this.#room) holds.push(hold);
         else wait(now + fullMs);

@@ -5,7 +5,7 @@ import { isLoopback } from '../../runtime/listening.ts';
 import type { Deliveries } from '../deliveries.ts';
 import { UnknownInbox } from './administration.ts';
 import { isWebUrl } from './definition.ts';
-import { keyOf } from './signature.ts';
+import { keyOf, secretForms } from './signature.ts';
 
 type Named = { Params: { inbox: string } };
 type OfSubscriber = { Params: { inbox: string; subscriber: string } };
@@ -23,7 +23,7 @@ const maxPage = 1000;
 const endpointBody = z.strictObject({
   url: z.string().refine(isWebUrl, 'give an http or https URL without a password in it'),
   secrets: z
-    .array(z.string().refine(text => keyOf(text) !== undefined, 'give whsec_ and 16 to 64 bytes in base64'))
+    .array(z.string().refine(text => keyOf(text) !== undefined, `give ${secretForms}`))
     .max(10)
     .default([]),
 });

@@ -7,7 +7,7 @@ import { isIP, type LookupFunction } from 'node:net';
 import { codeOf, messageOf } from '../../runtime/errors.ts';
 import { version } from '../../runtime/version.ts';
 import type { AddressRule } from './addresses.ts';
-import { sign } from './signature.ts';
+import { type SigningKey, sign } from './signature.ts';
 
 export interface Message {
   readonly id: string;
@@ -62,7 +62,7 @@ export class Sender {
   }
 
   /** Never rejects. Over after `timeoutMs` at the latest, whatever the receiver does. */
-  async send(url: string, keys: readonly Buffer[], message: Message, timeoutMs: number): Promise<Outcome> {
+  async send(url: string, keys: readonly SigningKey[], message: Message, timeoutMs: number): Promise<Outcome> {
     const { hostname, protocol } = new URL(url);
     const literal = hostname.replace(/^\[(.*)\]$/, '$1');
     if (isIP(literal) !== 0 && !this.#mayAsk(literal)) return refused(literal);

@@ -81,7 +81,7 @@ const columns = `e.seq, kafka.webhook_lane(e.subscriber) AS lane, kafka.webhook_
   e.event_id, e.event_type AS type, t.name AS topic, coalesce(e.data, '') AS data,
   coalesce(e.expires_at <= now(), false) AS expired,
   n.endpoint_id, n.url, n.secrets, n.enabled, n.subscriber IS NOT NULL AS own`;
-const endpoints = (inbox: string) => `LEFT JOIN kafka.topics t USING (topic_id)
+const endpoints = (inbox: string) => `LEFT JOIN kafka.topic_names t USING (topic_id)
   LEFT JOIN LATERAL (SELECT o.endpoint_id FROM kafka.webhook_endpoints o
     WHERE o.inbox_id = ${inbox} AND o.subscriber = e.subscriber LIMIT 1) own ON true
   LEFT JOIN kafka.webhook_endpoints common ON common.inbox_id = ${inbox} AND common.subscriber IS NULL

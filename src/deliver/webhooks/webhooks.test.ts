@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type DeliverRig, openDeliverRig, type Server, secrets } from '../../../test/deliver-rig.ts';
 import { eventually } from '../../../test/open-log.ts';
-import { Receiver, verifies } from '../../../test/webhook-receiver.ts';
+import { type Received, Receiver, verifies } from '../../../test/webhook-receiver.ts';
 import type { WebhookStatus } from './dispatcher.ts';
+import { keyOf } from './signature.ts';
 
 type Definition = Readonly<Record<string, unknown>>;
 
@@ -35,7 +36,7 @@ test('each event is sent once, signed, with what it is known by; what is settled
   await withReceiver(async (rig, receiver) => {
     const topic = await rig.createTopic('events');
     const server = await rig.serve(
-      inbox({ url: receiver.url, secrets: ['env:WEBHOOK_SECRET_NEW', 'env:WEBHOOK_SECRET'] }),
+      inbox({ url: receiver.url, secrets: ['env:WEBHOOK_SECRET_NEW', 'env:WEBHOOK_SECRET', 'env:WEBHOOK_KEY'] }),
     );
     await rig.send(topic, [
       ...['ada', 'bob', 'eve'].map(key => ({ key, value: { for: key }, headers: { priority: 'HIGH' } })),
@@ -52,7 +53,10 @@ test('each event is sent once, signed, with what it is known by; what is settled
     for (const received of receiver.received) {
       assert.ok(verifies(received, secrets.WEBHOOK_SECRET) && verifies(received, secrets.WEBHOOK_SECRET_NEW));
       assert.equal(received.headers['millrace-attempt'], '1');
+      assert.match(String(received.headers['webhook-signature']), /^v1,[^ ]+ v1,[^ ]+ v1a,[^ ]{86}==$/);
     }
+    const shown = await (await fetch(`${server.url}/api/webhooks`)).text();
+    assert.ok(shown.includes(keyOf(secrets.WEBHOOK_KEY)!.publicKey!) && !shown.includes(secrets.WEBHOOK_KEY));
     const stream = await fetch(`${server.url}/v1/stream?inbox=news&subscriber=ada`);
     assert.equal(stream.status, 404, 'its channel is the webhook');
     await server.stop();
@@ -298,5 +302,47 @@ test('private addresses are refused unless they are allowed, and the reason is t
     assert.equal(rows[0].code, 'ADDRESS_REFUSED');
     assert.match(rows[0].reason, /127\.0\.0\.1/);
     assert.deepEqual(receiver.received, []);
+  });
+});
+
+test('a common URL that is down holds up those alone who have no endpoint of their own, in its inbox and no other', async () => {
+  await withReceiver(async (rig, receiver) => {
+    const [topic, elsewhere] = [await rig.createTopic('events'), await rig.createTopic('elsewhere')];
+    const settings = { url: `${receiver.url}/down`, breaker: { failures: 2, pause: '1h' } };
+    const at = (path: string) => receiver.received.filter(request => request.path === `/hook/${path}`);
+    const isOfNews = ({ headers }: Received): boolean => headers['millrace-topic'] === 'events';
+    receiver.answer = request => (isOfNews(request) && request.path === '/hook/down' ? 503 : 200);
+    const server = await rig.serve({
+      ...inbox(settings),
+      other: { topics: ['elsewhere'], channel: 'webhook', webhook: webhook({ url: settings.url }) },
+    });
+    const put = async (path: string, url: string): Promise<void> => {
+      const answer = await fetch(`${server.url}/api/webhooks/news/${path}`, {
+        method: 'PUT',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ url }),
+      });
+      assert.equal(answer.status, 200);
+    };
+    await put('endpoints/ada', `${receiver.url}/ada`);
+    const of = (name: string) => server.deliveries.webhooks().find(status => status.name === name)!;
+    // More than are in memory at once, of subscribers in all lanes.
+    const waiting = Array.from({ length: 600 }, (_, i) => ({ key: `u${i}`, value: `${i}` }));
+    await rig.send(topic, waiting);
+    await eventually(() => of('news')?.open === 1);
+    for (let sent = 0; sent < 60; sent += 20) {
+      await rig.send(topic, numbers(20));
+      await rig.send(elsewhere, numbers(20, 'bob'));
+      await eventually(() => of('news').delivered === sent + 20 && of('other').delivered === sent + 20);
+    }
+    assert.equal(at('ada').length, 60);
+    assert.deepEqual([of('news').open, of('other').open], [1, 0]);
+    const asked = at('down').filter(isOfNews).length;
+    assert.ok(asked <= 16 + 2, `${asked} requests: more than were under way when the breaker opened`);
+    // Somebody mends it, and says so.
+    await put('endpoint', `${receiver.url}/mended`);
+    await eventually(() => of('news').delivered === 660);
+    assert.equal(new Set(at('mended').map(({ body }) => body)).size, 600);
+    assert.deepEqual([of('news').open, of('news').dead], [0, 0]);
   });
 });

@@ -10,6 +10,7 @@ import { addressRule } from './addresses.ts';
 import { readKeys, type WebhookSettings, webhookSchema } from './definition.ts';
 import { Dispatcher, type WebhookStatus } from './dispatcher.ts';
 import { Sender, type SenderOptions } from './sender.ts';
+import type { SigningKey } from './signature.ts';
 
 export interface WebhookLimits {
   /** Requests at once; 0: this process sends none. */
@@ -188,7 +189,7 @@ export class Webhooks {
     this.#served.set(row.name, { inbox, written, dispatcher });
   }
 
-  #keysOf(inbox: string, settings: WebhookSettings): () => readonly Buffer[] {
+  #keysOf(inbox: string, settings: WebhookSettings): () => readonly SigningKey[] {
     const { references, logger } = this.#options;
     let keys = readKeys(inbox, settings, references);
     let readAt = Date.now();

@@ -1,35 +1,43 @@
-// Kafka Connect's worker, one JVM that stays over all rounds, with Debezium's JDBC sink as a plugin: Aiven's is not on Maven
-// Central. Its jars come from there into .cache/ once.
+// Kafka Connect's worker, one JVM that stays over all rounds, with a plugin whose connectors are made and deleted over HTTP.
+// Jars come from Maven Central into .cache/ once.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { createWriteStream, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createWriteStream, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { freePorts } from '../../compat/kafka/kafka.ts';
+import { freePort } from '../../test/free-port.ts';
 
 export const connectVersion = '4.3.1';
-export const jdbcSinkVersion = '3.6.0.Final';
 export const heap = '-Xms2G -Xmx2G';
 
-const pom = fileURLToPath(new URL('./pom.xml', import.meta.url));
+const pom = fileURLToPath(new URL('./connect.xml', import.meta.url));
 const logging = fileURLToPath(new URL('../../compat/kafka/log4j2.properties', import.meta.url));
 const cached = (name: string): string => fileURLToPath(new URL(`../../.cache/${name}`, import.meta.url));
 const jars = cached(`connect-${connectVersion}`);
-const plugins = cached(`connect-jdbc-${jdbcSinkVersion}`);
 const startTimeoutMs = 180_000;
 
-/** Throws where it cannot be had. */
-function download(): void {
+/** Jars of connectors, under this name in .cache/. */
+export interface ConnectPlugin {
+  readonly name: string;
+  /** group:artifact:version[:type[:classifier]]; archives are unpacked. */
+  readonly artifacts: readonly string[];
+}
+
+/** Returns the path that the plugin is in: one directory, whose jars see each other. Throws where the jars cannot be had. */
+function download({ name, artifacts }: ConnectPlugin): string {
   const maven = (...args: string[]) => run('mvn', ['-q', '-B', '-f', pom, ...args]);
   make(jars, into => maven('dependency:copy-dependencies', `-DoutputDirectory=${into}`));
-  make(plugins, into => {
-    const artifact = `io.debezium:debezium-connector-jdbc:${jdbcSinkVersion}:tar.gz:plugin`;
-    maven('dependency:copy', `-Dartifact=${artifact}`, `-DoutputDirectory=${into}`);
-    const archive = join(into, `debezium-connector-jdbc-${jdbcSinkVersion}-plugin.tar.gz`);
-    run('tar', ['-xzf', archive, '-C', into]);
-    rmSync(archive);
+  const path = cached(name);
+  make(path, partial => {
+    const into = join(partial, 'plugin');
+    for (const artifact of artifacts) maven('dependency:copy', `-Dartifact=${artifact}`, `-DoutputDirectory=${into}`);
+    for (const archive of readdirSync(into).filter(file => file.endsWith('.tar.gz'))) {
+      run('tar', ['-xzf', join(into, archive), '-C', into, '--strip-components=1']);
+      rmSync(join(into, archive));
+    }
   });
+  return path;
 }
 
 function make(directory: string, fill: (partial: string) => void): void {
@@ -45,6 +53,15 @@ function run(program: string, args: readonly string[]): void {
   const { error, status } = spawnSync(program, args, { stdio: ['ignore', 2, 2] });
   if (error) throw new Error(`${program}: ${error.message}`);
   if (status !== 0) throw new Error(`${program} exited with ${status}`);
+}
+
+export interface ConnectOptions {
+  /** Of the Kafka that sinks read and sources write to. */
+  readonly bootstrap: string;
+  readonly directory: string;
+  readonly plugin: ConnectPlugin;
+  /** Of keys and values alike. */
+  readonly converter: string;
 }
 
 interface ConnectorStatus {
@@ -63,18 +80,16 @@ export class ConnectWorker {
     this.#url = url;
   }
 
-  static async start(bootstrap: string, directory: string): Promise<ConnectWorker> {
-    download();
+  static async start({ bootstrap, directory, plugin, converter }: ConnectOptions): Promise<ConnectWorker> {
+    const pluginPath = download(plugin);
     mkdirSync(directory, { recursive: true });
-    const [port] = await freePorts(1);
-    const url = `http://127.0.0.1:${port}`;
-    const json = 'org.apache.kafka.connect.json.JsonConverter';
+    const url = `http://127.0.0.1:${await freePort()}`;
     const properties = {
       'bootstrap.servers': bootstrap,
-      'key.converter': json,
-      'value.converter': json,
+      'key.converter': converter,
+      'value.converter': converter,
       'offset.storage.file.filename': join(directory, 'offsets'),
-      'plugin.path': plugins,
+      'plugin.path': pluginPath,
       'plugin.discovery': 'service_load',
       'connector.client.config.override.policy': 'All',
       listeners: url,

@@ -1,7 +1,7 @@
 // Rows on their way into COPY … (FORMAT binary) (manual, "COPY"), in one buffer that grows and is used again. The stream
 // of COPY data may be cut anywhere, so rows are packed into CopyData messages of some 64 KB. A row that turns out not to
 // fit its columns is taken back.
-import type { CopyPayload } from '../postgres/copy.ts';
+import type { CopyPayload } from './copy.ts';
 
 const signature = Buffer.from('PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0', 'latin1'); // flags and extension length are 0
 const messageBytes = 65_536;

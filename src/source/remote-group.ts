@@ -1,11 +1,18 @@
-// The consumer group in a remote Kafka that shows how far a sink has come with its topics. It follows the progress table,
-// a second behind at the most, and nothing waits for it: what it could not be told now, it is told with what comes next.
+// The consumer group in a remote Kafka that shows how far a reader has come with its topics. It follows the position that
+// the reader keeps, a second behind at the most, and nothing waits for it: what it could not be told now, it is told with
+// what comes next.
 import type { Logger } from 'pino';
 import type { CommittedOffset } from '../client/offsets.ts';
 import { messageOf } from '../runtime/errors.ts';
-import type { KafkaSource } from '../source/kafka-source.ts';
-import type { Move } from './progress.ts';
-import type { FollowingGroup } from './remote-progress.ts';
+import type { KafkaSource } from './kafka-source.ts';
+import type { SourceTopic } from './source.ts';
+
+/** How far a partition has been read. */
+export interface Reached {
+  readonly topic: SourceTopic;
+  readonly partition: number;
+  readonly next: bigint;
+}
 
 export interface RemoteGroupOptions {
   readonly source: KafkaSource;
@@ -15,14 +22,14 @@ export interface RemoteGroupOptions {
 }
 
 const everyMs = 1000;
-/** How long the last offsets may take when a sink ends. */
+/** How long the last offsets may take when a reader ends. */
 const lastMs = 2000;
 
-export class RemoteGroup implements FollowingGroup {
+export class RemoteGroup {
   readonly clusterId: string;
   readonly #options: RemoteGroupOptions;
   /** What it has not been told. */
-  #moved = new Map<string, Move>();
+  #moved = new Map<string, Reached>();
   #timer: NodeJS.Timeout | undefined;
   #committing: Promise<void> | undefined;
   /** What was logged last: a group with members refuses every second. */
@@ -33,7 +40,8 @@ export class RemoteGroup implements FollowingGroup {
     this.clusterId = options.clusterId;
   }
 
-  follow(moves: readonly Move[]): void {
+  /** Commits the offsets there, sooner or later. */
+  follow(moves: readonly Reached[]): void {
     for (const move of moves) this.#moved.set(`${move.topic.id} ${move.partition}`, move);
     this.#timer ??= setTimeout(() => void this.#commit(), everyMs);
   }
@@ -74,7 +82,7 @@ export class RemoteGroup implements FollowingGroup {
       const refusal = messageOf(error);
       if (refusal === this.#refusal) return;
       this.#refusal = refusal;
-      logger.warn({ group, error: refusal }, 'a sink’s group in the remote Kafka did not follow its progress');
+      logger.warn({ group, error: refusal }, 'a group in the remote Kafka did not follow its reader');
     }
   }
 }

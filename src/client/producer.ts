@@ -6,6 +6,9 @@
 //                       ▲                        │ retriable: what is behind it is awaited, and all goes back
 //                       └────────────────────────┘
 //
+// What goes again goes one by one, each acknowledged before the next: the partition may have it already, and remembers
+// five batches only, so that others must not be appended behind it meanwhile.
+//
 // Whoever appends bounds what is queued (`queuedBytes`). A partition whose batch is refused takes no more: what follows
 // would be a gap.
 import { ErrorCode } from '../protocol/errors.ts';
@@ -44,6 +47,10 @@ interface Lane {
   readonly entries: Entry[];
   sent: number;
   inFlight: number;
+  /** So many of the oldest entries go one by one. */
+  alone: number;
+  /** When it was last acknowledged, ms of the process's clock. */
+  acknowledgedAt: number;
   /** Of the oldest entry that failed and may be tried again. */
   failure: Error | undefined;
   /** Nothing is sent until the leaders have been looked up again. */
@@ -57,6 +64,8 @@ interface Lane {
 const ackTimeoutMs = 30_000;
 const retryWaits = { firstMs: 20, maxMs: 3000 };
 const defaultRequestBytes = 1_048_576;
+/** A partition is taken to know whoever wrote to it so long ago; producer.id.expiration.ms is a day by default. */
+const rememberedMs = 600_000;
 /** Requests to one broker at once, with several batches a partition in flight or one. */
 const requestsInFlight = 5;
 
@@ -93,6 +102,7 @@ export class Producer {
       throw new Error(`partition ${partition} of ${topic} is written to`);
     lane.broken = undefined;
     lane.failure = undefined;
+    lane.acknowledgedAt = Number.NEGATIVE_INFINITY;
     lane.nextSequence = nextSequence;
   }
 
@@ -114,6 +124,10 @@ export class Producer {
     assignProducer(batch, this.#options.producerId, this.#options.epoch, lane.nextSequence);
     lane.nextSequence = addSequence(lane.nextSequence, lastOffsetDelta(batch) + 1);
     this.#queuedBytes += batch.length;
+    // A partition takes any sequence of a producer that it does not know (KIP-360): of two batches it would have the
+    // second without the first, were the first refused.
+    const isKnown = performance.now() - lane.acknowledgedAt < rememberedMs;
+    if (!isKnown && lane.entries.length === 0) lane.alone = 1;
     return new Promise((resolve, reject) => {
       lane.entries.push({ batch, resolve, reject });
       this.#wake(lane);
@@ -136,6 +150,8 @@ export class Producer {
         entries: [],
         sent: 0,
         inFlight: 0,
+        alone: 0,
+        acknowledgedAt: Number.NEGATIVE_INFINITY,
         failure: undefined,
         waits: false,
         wait: { next: backoff(retryWaits) },
@@ -159,8 +175,8 @@ export class Producer {
   }
 
   #canSend(lane: Lane): boolean {
-    const { maxInFlight } = this.#options;
-    return !lane.waits && lane.failure === undefined && lane.sent < lane.entries.length && lane.inFlight < maxInFlight;
+    if (lane.waits || lane.failure !== undefined || lane.sent === lane.entries.length) return false;
+    return lane.inFlight < (lane.alone > 0 ? 1 : this.#options.maxInFlight);
   }
 
   #send(): void {
@@ -247,6 +263,8 @@ export class Producer {
       const at = lane.entries.indexOf(entry);
       lane.entries.splice(at, 1);
       lane.sent--;
+      if (lane.alone > 0) lane.alone--;
+      lane.acknowledgedAt = performance.now();
       this.#queuedBytes -= entry.batch.length;
       if (this.#failing.delete(lane)) {
         lane.wait.next = backoff(retryWaits);
@@ -279,6 +297,7 @@ export class Producer {
     const { failure } = lane;
     if (failure === undefined || lane.inFlight > 0) return;
     lane.failure = undefined;
+    lane.alone = Math.max(lane.alone, lane.sent);
     lane.sent = 0;
     this.#retryLater(lane, failure);
   }

@@ -93,6 +93,15 @@ const defaultTablesEveryMs = 5000;
 /** Less than this until the slot is invalidated, and people are told. */
 const worryBytes = 512n * 1024n * 1024n;
 
+/** Somebody who has it has noted more, and told it so, since it was looked up here how far everything is. */
+class SlotInUseError extends Error {
+  readonly code = slotInUse;
+
+  constructor(slot: string) {
+    super(`replication slot ${slot} is moved on by somebody else`);
+  }
+}
+
 export class Capture {
   readonly #context: CaptureContext;
   readonly #definition: CaptureDefinition;
@@ -398,6 +407,8 @@ export class Capture {
       await this.#saveProgress(captureId, from);
       return from;
     }
+    if (confirmed !== noLsn && slot.confirmed > confirmed && slot.confirmed <= (await this.#register()).confirmed)
+      throw new SlotInUseError(slotName);
     checkSlot(name, slotName, slot, confirmed, source.database);
     if (failover && slot.failover === false) await source.makeFailover(slotName);
     // A slot may fall back in a crash of its server: from what we know, not from what it says.

@@ -40,9 +40,11 @@ export async function followLineage(options: LineageOptions): Promise<Lsn> {
   const from = confirmed === noLsn ? confirmed : await compare(options, found);
   await lane.transaction(client =>
     client.query(
-      `UPDATE kafka.captures SET source_system = $2, source_timeline = $3, confirmed_lsn = $4
-       WHERE capture_id = $1 AND (source_system, source_timeline, confirmed_lsn) IS DISTINCT FROM ($2, $3::bigint, $4::pg_lsn)`,
-      [captureId, found.system, found.timeline, formatLsn(from)],
+      // Whoever has the slot meanwhile may have come further.
+      `UPDATE kafka.captures SET source_system = $2, source_timeline = $3,
+         confirmed_lsn = CASE confirmed_lsn WHEN $5::pg_lsn THEN $4::pg_lsn ELSE confirmed_lsn END
+       WHERE capture_id = $1 AND ((source_system, source_timeline) IS DISTINCT FROM ($2, $3::bigint) OR $4::pg_lsn <> $5::pg_lsn)`,
+      [captureId, found.system, found.timeline, formatLsn(from), formatLsn(confirmed)],
     ),
   );
   return from;

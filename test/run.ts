@@ -113,7 +113,7 @@ async function runOn(installation: Installation | undefined, files: readonly str
     onFailure: error => console.error(error.sentence),
   });
   running = postgres;
-  const skipped = join(temporary, 'skipped');
+  const outcomes = join(temporary, 'outcomes');
   try {
     await postgres.start();
     const status = await execute(
@@ -121,15 +121,20 @@ async function runOn(installation: Installation | undefined, files: readonly str
       [
         ...['--import', 'tsx', '--test', `--test-concurrency=${concurrency}`, `--test-timeout=${testTimeoutMs}`],
         ...['--test-reporter=spec', '--test-reporter-destination=stdout'],
-        ...['--test-reporter=./test/skips-reporter.mjs', `--test-reporter-destination=${skipped}`],
+        ...['--test-reporter=./test/outcome-reporter.mjs', `--test-reporter-destination=${outcomes}`],
         ...runnerFlags,
         ...files,
       ],
       { MILLRACE_TEST_DATABASE_URL: postgres.tcpUrl, MILLRACE_TEST_MAIN: 'dist/main.js' },
     );
     if (status !== 0) failures.push(`tests on ${name}`);
-    const lines = existsSync(skipped) ? readFileSync(skipped, 'utf8').split('\n').filter(Boolean) : [];
-    skips.push(...lines.filter(line => !skips.includes(line)));
+    const lines = existsSync(outcomes) ? readFileSync(outcomes, 'utf8').split('\n').filter(Boolean) : [];
+    for (const line of lines) {
+      const { outcome, test, reason } = JSON.parse(line) as { outcome: string; test: string; reason: string };
+      const told = `${test}: ${reason}`;
+      if (outcome === 'failed') failures.push(`  ${told}`);
+      else if (!skips.includes(told)) skips.push(told);
+    }
   } finally {
     await postgres.stop(AbortSignal.abort());
     running = undefined;

@@ -13,8 +13,7 @@ import { ErrorCode } from '../protocol/errors.ts';
 import { Produce } from '../protocol/messages/00-produce.ts';
 import * as header from '../protocol/record-batch.ts';
 import { messageOf } from '../runtime/errors.ts';
-import { type AppendResult, type PendingAppend, refused } from '../storage/group.ts';
-import { answered } from '../storage/log.ts';
+import { type AppendResult, answered, type PendingAppend, refused } from '../storage/group.ts';
 import type { AppendGate, PartitionLog } from '../storage/partition-log.ts';
 import type { ClientIds } from './client-ids.ts';
 

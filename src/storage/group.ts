@@ -88,6 +88,12 @@ const snapshotEveryBytes = 64 * 1024 * 1024;
 
 export const refused = (error: number): AppendResult => ({ error, baseOffset: -1n, logAppendTime: -1n });
 
+/** What is refused before the log has it. */
+export function answered(result: AppendResult, chain?: AppendChain): PendingAppend {
+  if (chain) chain.broken = true;
+  return { result: Promise.resolve(result), expire: async () => {} };
+}
+
 interface Building {
   readonly topic: Topic;
   readonly segment: Segment;

@@ -11,9 +11,9 @@ import type { BufferPool } from '../runtime/buffer-pool.ts';
 import { StoppedWhileStarting } from '../runtime/lifecycle.ts';
 import {
   type Append,
-  type AppendChain,
   type AppendOptions,
   type AppendResult,
+  answered,
   type PendingAppend,
   refused,
   snapshotStatement,
@@ -592,10 +592,4 @@ interface EndRow {
   log_start_offset: bigint;
   next_offset: bigint;
   next_global_offset: bigint;
-}
-
-/** What is refused before the log has it. */
-export function answered(result: AppendResult, chain?: AppendChain): PendingAppend {
-  if (chain) chain.broken = true;
-  return { result: Promise.resolve(result), expire: async () => {} };
 }

@@ -18,8 +18,11 @@ import * as header from '../src/protocol/record-batch.ts';
 import type { Api, RequestOf, ResponseOf } from '../src/protocol/schema.ts';
 import { Producers } from '../src/storage/producers.ts';
 
-/** What becomes of a request. A number refuses what it asks for with that error; 'hold' serves it when `release` is called. */
-export type Verdict = 'serve' | 'break' | 'serve and break' | 'never' | 'hold' | number;
+/**
+ * What becomes of a request. A number refuses what it asks for with that error; 'hold' serves it when `release` is called;
+ * 'serve unheard' never answers.
+ */
+export type Verdict = 'serve' | 'break' | 'serve and break' | 'serve unheard' | 'never' | 'hold' | number;
 
 interface Partition {
   readonly batches: Buffer[];
@@ -130,6 +133,7 @@ export class ScriptedBroker {
     if (verdict === 'serve') serve();
     else if (typeof verdict === 'number') serve(verdict);
     else if (verdict === 'hold') this.#held.push(() => serve(ErrorCode.NONE, !socket.destroyed));
+    else if (verdict === 'serve unheard') serve(ErrorCode.NONE, false);
     else if (verdict !== 'never') {
       if (verdict === 'serve and break') serve(ErrorCode.NONE, false);
       else this.unanswered--;

@@ -23,7 +23,10 @@ export interface ProducerOptions {
   readonly cluster: Cluster;
   readonly producerId: bigint;
   readonly epoch: number;
-  /** Batches of a partition under way at once; brokers remember five. */
+  /**
+   * Batches of a partition under way at once; brokers remember five. A partition takes any sequence of a producer that it
+   * does not know (KIP-360), so whoever allows more than one awaits the first: it might be there without what it follows.
+   */
   readonly maxInFlight?: number;
   /** Of one request, over all its partitions; a larger batch goes alone. */
   readonly maxRequestBytes?: number;
@@ -49,8 +52,6 @@ interface Lane {
   inFlight: number;
   /** So many of the oldest entries go one by one. */
   alone: number;
-  /** When it was last acknowledged, ms of the process's clock. */
-  acknowledgedAt: number;
   /** Of the oldest entry that failed and may be tried again. */
   failure: Error | undefined;
   /** Nothing is sent until the leaders have been looked up again. */
@@ -64,8 +65,6 @@ interface Lane {
 const ackTimeoutMs = 30_000;
 const retryWaits = { firstMs: 20, maxMs: 3000 };
 const defaultRequestBytes = 1_048_576;
-/** A partition is taken to know whoever wrote to it so long ago; producer.id.expiration.ms is a day by default. */
-const rememberedMs = 600_000;
 /** Requests to one broker at once, with several batches a partition in flight or one. */
 const requestsInFlight = 5;
 
@@ -102,7 +101,6 @@ export class Producer {
       throw new Error(`partition ${partition} of ${topic} is written to`);
     lane.broken = undefined;
     lane.failure = undefined;
-    lane.acknowledgedAt = Number.NEGATIVE_INFINITY;
     lane.nextSequence = nextSequence;
   }
 
@@ -124,10 +122,6 @@ export class Producer {
     assignProducer(batch, this.#options.producerId, this.#options.epoch, lane.nextSequence);
     lane.nextSequence = addSequence(lane.nextSequence, lastOffsetDelta(batch) + 1);
     this.#queuedBytes += batch.length;
-    // A partition takes any sequence of a producer that it does not know (KIP-360): of two batches it would have the
-    // second without the first, were the first refused.
-    const isKnown = performance.now() - lane.acknowledgedAt < rememberedMs;
-    if (!isKnown && lane.entries.length === 0) lane.alone = 1;
     return new Promise((resolve, reject) => {
       lane.entries.push({ batch, resolve, reject });
       this.#wake(lane);
@@ -151,7 +145,6 @@ export class Producer {
         sent: 0,
         inFlight: 0,
         alone: 0,
-        acknowledgedAt: Number.NEGATIVE_INFINITY,
         failure: undefined,
         waits: false,
         wait: { next: backoff(retryWaits) },
@@ -264,7 +257,6 @@ export class Producer {
       lane.entries.splice(at, 1);
       lane.sent--;
       if (lane.alone > 0) lane.alone--;
-      lane.acknowledgedAt = performance.now();
       this.#queuedBytes -= entry.batch.length;
       if (this.#failing.delete(lane)) {
         lane.wait.next = backoff(retryWaits);
@@ -330,6 +322,7 @@ export class Producer {
     this.#ready.delete(lane);
     this.#failing.delete(lane);
     lane.sent = 0;
+    lane.alone = 0;
     for (const entry of lane.entries.splice(0)) {
       this.#queuedBytes -= entry.batch.length;
       entry.reject(error);

@@ -127,7 +127,7 @@ test('what arrived and was not noted is read back: nothing is there twice', asyn
   const first = mirror();
   await caughtUp(first);
   // Taken, but the answers are lost; then the mirror is gone.
-  broker.decide = api => (api.key === Produce.key ? 'serve and break' : 'serve');
+  broker.decide = api => (api.key === Produce.key ? 'serve unheard' : 'serve');
   await append('b', 'c');
   await append('d');
   await eventually(async () => (await values()).length === 4);

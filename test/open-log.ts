@@ -56,5 +56,8 @@ export function batchOf(count: number, timestamp = BigInt(Date.now())): Buffer {
 
 /** Resolves once `condition` holds, which is asked for every few milliseconds. */
 export async function eventually(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise(resolve => setTimeout(resolve, 5));
+  for (const deadline = Date.now() + 240_000; !(await condition()); ) {
+    if (Date.now() > deadline) throw new Error(`never so: ${condition}`);
+    await new Promise(resolve => setTimeout(resolve, 5));
+  }
 }

@@ -102,13 +102,7 @@ test('behind what others write here offsets are translated, and a group that sto
   await rig.until('move', ({ partitions }) => partitions[0]!.nextOffset === 20);
   const { records: same, differences, foreign } = await rig.compare('move');
   assert.deepEqual([same, differences, foreign], [20n, 0n, 3n]);
-  const expected: readonly [source: bigint, target: bigint][] = [
-    [0n, 7n],
-    [9n, 16n],
-    [10n, 20n],
-    [20n, 30n],
-  ];
-  await assertGroupsMove(rig, there, here, expected);
+  await assertGroupsMove(rig, there, here);
 });
 
 test('topics and partitions that come later are copied; a paused mirror stays so, and goes on where it was', async () => {

@@ -143,24 +143,27 @@ export async function produce(cluster: Cluster, topic: string, partition: number
   return baseOffset;
 }
 
+/** Where offsets of topic `moved` are in the target, which had seven records before its first and has three behind its tenth. */
+const moved: readonly (readonly [source: bigint, target: bigint])[] = [
+  [0n, 7n],
+  [9n, 16n],
+  [10n, 20n],
+  [20n, 30n],
+];
+
 /**
  * Commits `from` at source offsets in turn, each by a group of its own, has mirror `move` write them, and looks for the target
- * offsets in `to`. Of partition 0 of topic `moved`, with source offset 9 among them: that group then goes its own way.
+ * offsets in `to`. The group at offset 9 then goes its own way.
  */
-export async function assertGroupsMove(
-  rig: MirrorRig,
-  from: Cluster,
-  to: Cluster,
-  expected: readonly (readonly [source: bigint, target: bigint])[],
-): Promise<void> {
+export async function assertGroupsMove(rig: MirrorRig, from: Cluster, to: Cluster): Promise<void> {
   const commit = (cluster: Cluster, group: string, offset: bigint, metadata?: string): Promise<void> =>
     commitOffsets(cluster, group, [{ topic: 'moved', partition: 0, offset, metadata }]);
   const sync = () => rig.api<{ group: string; state: string }[]>('/move/groups', 'POST');
-  for (const [source, target] of expected) {
+  for (const [source, target] of moved) {
     await commit(from, `g${source}`, source, 'm');
     await sync();
-    const [moved] = await fetchOffsets(to, `g${source}`);
-    assert.deepEqual([moved?.offset, moved?.metadata], [target, 'm'], `offset ${source}`);
+    const [there] = await fetchOffsets(to, `g${source}`);
+    assert.deepEqual([there?.offset, there?.metadata], [target, 'm'], `offset ${source}`);
   }
   const at = async () => (await fetchOffsets(to, 'g9'))[0]!.offset;
   // Back again at its source, it follows; once it has committed in the target itself, it is left alone.

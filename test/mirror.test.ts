@@ -88,13 +88,7 @@ test('where offsets differ they are translated, and a group that stops here goes
   await rig.caughtUp('move');
   const { records: same, differences, foreign } = await rig.compare('move');
   assert.deepEqual([same, differences, foreign], [20n, 0n, 3n]);
-  const expected: readonly [source: bigint, target: bigint][] = [
-    [0n, 7n],
-    [9n, 16n],
-    [10n, 20n],
-    [20n, 30n],
-  ];
-  await assertGroupsMove(rig, sourceCluster, targetCluster, expected);
+  await assertGroupsMove(rig, sourceCluster, targetCluster);
 });
 
 test('a record that the target refuses is in the dead letters with its neighbours in the target; strict stops at it', async () => {

@@ -50,7 +50,7 @@ rollback  this Millrace takes it again
 
 /** Resolves to the exit code. Throws an OperationalError where it cannot be done. */
 export async function mirrorCommand(command: MirrorCommand, argv: readonly string[]): Promise<number> {
-  const { positionals, values } = read(argv);
+  const { positionals, values } = read(command, argv);
   const [name] = positionals;
   if (name === undefined || positionals.length > 1) throw bad('it is not said which mirror', 'give its name');
   const { topic, http } = values;
@@ -65,7 +65,7 @@ export async function mirrorCommand(command: MirrorCommand, argv: readonly strin
   return 0;
 }
 
-function read(argv: readonly string[]) {
+function read(command: MirrorCommand, argv: readonly string[]) {
   try {
     return parseArgs({
       args: [...argv],
@@ -77,7 +77,7 @@ function read(argv: readonly string[]) {
       },
     });
   } catch (error) {
-    throw bad(messageOf(error), 'see: millrace plan --help');
+    throw bad(messageOf(error), `see: millrace ${command} --help`);
   }
 }
 

@@ -2,17 +2,14 @@
 // while. It is scripted (test/scripted-broker.ts). Out of real ones: test/mirror-into.test.ts, test/kafka-mirror-into.test.ts.
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
-import { pino } from 'pino';
 import { createDatabase, type TestDatabase } from '../../test/database.ts';
+import { mirrorStage } from '../../test/mirror-stage.ts';
 import { eventually, type OpenLog, openLog } from '../../test/open-log.ts';
-import { ScriptedBroker } from '../../test/scripted-broker.ts';
+import type { ScriptedBroker } from '../../test/scripted-broker.ts';
 import { Fetch } from '../protocol/messages/01-fetch.ts';
 import { assignOffset, headerBytes, lastOffsetDelta, writeCrc } from '../protocol/record-batch.ts';
 import { buildBatch, type NewBatch } from '../protocol/records.ts';
-import { settingsWith } from '../runtime/config.ts';
-import { serverDefaults } from '../storage/server-defaults.ts';
-import { readDefinition } from './definition.ts';
-import { Mirror } from './mirror.ts';
+import type { Mirror } from './mirror.ts';
 
 let database: TestDatabase;
 let open: OpenLog;
@@ -38,41 +35,15 @@ interface Stage {
 let stages = 0;
 
 async function stage(t: TestContext): Promise<Stage> {
-  const broker = await ScriptedBroker.start();
-  broker.clusterId = `cluster ${stages}`;
-  const name = `t${stages++}`;
+  const name = `t${stages}`;
+  const { broker, bootstrap, start } = await mirrorStage(t, database, open, name);
+  broker.clusterId = `cluster ${stages++}`;
   broker.create(name, 1);
-  const { rows } = await database.pool.query<{ id: number }>(
-    'INSERT INTO kafka.mirrors (name) VALUES ($1) RETURNING mirror_id AS id',
-    [name],
-  );
-  const mirrors: Mirror[] = [];
-  t.after(async () => {
-    await Promise.all(mirrors.map(mirror => mirror.stop(AbortSignal.abort())));
-    await broker.stop();
-  });
-  const { host, port } = broker.address;
-  const source = { bootstrap: `${host}:${port}`, metadataMs: 100 };
+  const source = { bootstrap, metadataMs: 100 };
   return {
     broker,
     name,
-    mirror(more = {}) {
-      const context = {
-        pool: database.pool,
-        log: open.log,
-        topics: open.topics,
-        defaults: serverDefaults(settingsWith({})),
-        term: () => ({ brokerId: 1, epoch: open.log.epoch }),
-        logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
-        members: async () => new Map<string, number>(),
-        offsetAt: async () => undefined,
-      };
-      const definition = readDefinition(name, { source, topics: [name], groups: [], ...more });
-      const mirror = new Mirror(context, { definition, mirrorId: rows[0]!.id });
-      mirrors.push(mirror);
-      mirror.start();
-      return mirror;
-    },
+    mirror: (more = {}) => start({ source, topics: [name], groups: [], ...more }),
     append(values, more = {}, offset) {
       const records = values.map(value => ({ timestamp: 1n, value: Buffer.from(value) }));
       const batch = buildBatch({ records, ...more });

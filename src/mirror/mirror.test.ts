@@ -2,19 +2,16 @@
 // (test/scripted-broker.ts). Against real ones: test/mirror.test.ts.
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
-import { pino } from 'pino';
 import { createDatabase, type TestDatabase } from '../../test/database.ts';
+import { mirrorStage } from '../../test/mirror-stage.ts';
 import { eventually, type OpenLog, openLog } from '../../test/open-log.ts';
-import { ScriptedBroker } from '../../test/scripted-broker.ts';
+import type { ScriptedBroker } from '../../test/scripted-broker.ts';
 import { decodeBatch } from '../protocol/compression.ts';
 import { ErrorCode } from '../protocol/errors.ts';
 import { Produce } from '../protocol/messages/00-produce.ts';
 import { buildBatch } from '../protocol/records.ts';
-import { settingsWith } from '../runtime/config.ts';
-import { serverDefaults } from '../storage/server-defaults.ts';
 import type { Topic } from '../storage/topics.ts';
-import { readDefinition } from './definition.ts';
-import { Mirror } from './mirror.ts';
+import type { Mirror } from './mirror.ts';
 import { isShared } from './share.ts';
 
 let database: TestDatabase;
@@ -40,45 +37,14 @@ interface Stage {
 let stages = 0;
 
 async function stage(t: TestContext, more: object = {}): Promise<Stage> {
-  const broker = await ScriptedBroker.start();
   const name = `t${stages++}`;
+  const { broker, bootstrap, start } = await mirrorStage(t, database, open, name);
   const topic = await open.createTopic(name);
-  const { rows } = await database.pool.query<{ id: number }>(
-    'INSERT INTO kafka.mirrors (name) VALUES ($1) RETURNING mirror_id AS id',
-    [name],
-  );
-  const mirrors: Mirror[] = [];
-  t.after(async () => {
-    await Promise.all(mirrors.map(mirror => mirror.stop(AbortSignal.abort())));
-    await broker.stop();
-  });
-  const { host, port } = broker.address;
-  const definition = {
-    target: { bootstrap: `${host}:${port}` },
-    topics: [name],
-    groups: [],
-    bufferBytes: 1024 * 1024,
-    ...more,
-  };
+  const definition = { target: { bootstrap }, topics: [name], groups: [], bufferBytes: 1024 * 1024, ...more };
   return {
     broker,
     topic,
-    mirror() {
-      const context = {
-        pool: database.pool,
-        log: open.log,
-        topics: open.topics,
-        defaults: serverDefaults(settingsWith({})),
-        term: () => ({ brokerId: 1, epoch: open.log.epoch }),
-        members: async () => new Map<string, number>(),
-        offsetAt: async () => undefined,
-        logger: pino({ level: process.env.MILLRACE_TEST_LOG ?? 'silent' }, pino.destination(2)),
-      };
-      const mirror = new Mirror(context, { definition: readDefinition(name, definition), mirrorId: rows[0]!.id });
-      mirrors.push(mirror);
-      mirror.start();
-      return mirror;
-    },
+    mirror: () => start(definition),
     async append(...values) {
       const batch = buildBatch({ records: values.map(value => ({ timestamp: 1n, value: Buffer.from(value) })) });
       const { error } = await open.log.append(topic, open.partition(topic), batch, -1, false).result;
